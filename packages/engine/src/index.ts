@@ -1,1 +1,2 @@
-export {}
+export * from './params.ts'
+export * from './protocol.ts'

@@ -1,1 +1,2 @@
-export {}
+export type { EngineStats, FinishReason, MemoryLedger, SamplingParams } from '@aphrodite/engine'
+export * from './types.ts'

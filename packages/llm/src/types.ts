@@ -1,0 +1,140 @@
+import type { EngineStats, FinishReason, MemoryLedger, SamplingParams } from '@aphrodite/engine'
+
+export interface LLMOptions {
+  /** A folder with config.json and weights, or a Hugging Face hub id. */
+  readonly model: string
+  readonly revision?: string
+  /** Another folder or hub id for tokenizer and chat template. */
+  readonly tokenizer?: string
+  readonly skipTokenizerInit?: boolean
+  /** A path to a Jinja file, or the template itself. */
+  readonly chatTemplate?: string
+  readonly device?: 'auto' | 'cpu' | 'cuda'
+  readonly dtype?: 'auto' | 'float32' | 'bfloat16' | 'float16'
+  readonly loadFormat?: 'auto' | 'safetensors' | 'dummy'
+  readonly quantization?: string
+  readonly tensorParallelSize?: number
+  readonly maxModelLen?: number
+  readonly maxNumSeqs?: number
+  readonly maxNumBatchedTokens?: number
+  readonly enablePrefixCaching?: boolean
+  /** Bytes for the KV cache; unset: what memoryFraction leaves. */
+  readonly kvCacheBytes?: number
+  /** Of the machine's free memory. (0, 1] */
+  readonly memoryFraction?: number
+  readonly threads?: number
+  /** Ties the kernel threads to cores. */
+  readonly pinThreads?: boolean
+  /** Modules that register models, imported in the engine's thread too. */
+  readonly plugins?: readonly string[]
+  /** What the model is called over HTTP; the default is `model`. */
+  readonly servedModelName?: string
+  readonly seed?: number
+  /** Progress for people: `weights: 1.2 of 2.4 GB`. */
+  readonly onProgress?: (message: string) => void
+}
+
+export interface ChatMessage {
+  readonly role: string
+  readonly content?: string | readonly { readonly type: string; readonly text?: string }[] | null
+  readonly name?: string
+  readonly tool_calls?: readonly unknown[]
+  readonly tool_call_id?: string
+}
+
+export type Prompt =
+  | string
+  | { readonly prompt: string; readonly addSpecialTokens?: boolean }
+  | { readonly promptTokenIds: readonly number[] }
+  | {
+      readonly messages: readonly ChatMessage[]
+      readonly tools?: readonly unknown[]
+      readonly addGenerationPrompt?: boolean
+      readonly continueFinalMessage?: boolean
+      /** Further variables of the template, such as enable_thinking. */
+      readonly chatTemplateKwargs?: Readonly<Record<string, unknown>>
+      readonly chatTemplate?: string
+    }
+
+export interface RequestOptions {
+  readonly signal?: AbortSignal
+  readonly cacheSalt?: string
+  readonly priority?: number
+}
+
+export interface TokenLogprobs {
+  readonly tokenId: number
+  /** The token's own text; bytes that are no character are replaced. */
+  readonly token: string
+  readonly bytes: readonly number[]
+  readonly logprob: number
+  readonly rank: number
+  readonly top: readonly { readonly tokenId: number; readonly token: string; readonly bytes: readonly number[]; readonly logprob: number }[]
+}
+
+export interface CompletionOutput {
+  readonly index: number
+  readonly text: string
+  readonly tokenIds: readonly number[]
+  readonly finishReason: FinishReason
+  /** The stop string or stop token id that ended it. */
+  readonly stopReason: string | number | null
+  readonly logprobs: readonly TokenLogprobs[] | null
+}
+
+export interface RequestOutput {
+  readonly prompt: string | null
+  readonly promptTokenIds: readonly number[]
+  readonly promptLogprobs: readonly (TokenLogprobs | null)[] | null
+  readonly cachedTokens: number
+  readonly outputs: readonly CompletionOutput[]
+}
+
+/** What came since the last one, of one of the n answers. */
+export interface CompletionDelta {
+  readonly index: number
+  readonly text: string
+  readonly tokenIds: readonly number[]
+  readonly logprobs: readonly TokenLogprobs[] | null
+  readonly finishReason: FinishReason | null
+  readonly stopReason: string | number | null
+  /** With the first delta of a request. */
+  readonly promptTokenIds?: readonly number[]
+  readonly promptLogprobs?: readonly (TokenLogprobs | null)[] | null
+  readonly cachedTokens?: number
+}
+
+export interface LLMInfo {
+  readonly model: string
+  readonly architecture: string
+  /** `cpu (AMD EPYC, avx512-bf16, 2 threads)` */
+  readonly device: string
+  readonly dtype: string
+  readonly threads: number
+  readonly maxModelLen: number
+  readonly vocabSize: number
+  readonly parameters: number
+  readonly ledger: MemoryLedger
+}
+
+/** The surface that the server and the command line stand on; `LLM` implements it. */
+export interface LanguageModel {
+  readonly info: LLMInfo
+  readonly hasTokenizer: boolean
+  readonly hasChatTemplate: boolean
+  generate(
+    prompts: Prompt | readonly Prompt[],
+    params?: Partial<SamplingParams> | readonly Partial<SamplingParams>[],
+    options?: RequestOptions,
+  ): Promise<RequestOutput[]>
+  stream(prompt: Prompt, params?: Partial<SamplingParams>, options?: RequestOptions): AsyncIterableIterator<CompletionDelta>
+  logits(promptTokenIds: readonly number[]): Promise<{ shape: readonly [number, number]; data: Float32Array }>
+  /** The ids that a prompt becomes, checked against vocabulary and context length. */
+  tokenize(prompt: Prompt): readonly number[]
+  detokenize(ids: readonly number[], options?: { skipSpecialTokens?: boolean }): string
+  /** A token's own text and bytes. */
+  tokenText(id: number): { token: string; bytes: readonly number[] }
+  stats(): Promise<EngineStats>
+  resetPrefixCache(): Promise<void>
+  close(): Promise<void>
+}
