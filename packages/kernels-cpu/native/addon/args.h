@@ -5,9 +5,11 @@
 //   matrix    5 numbers   address, dtype, rows, columns, row stride in elements
 //   vector    3 numbers   address, dtype, length
 //   number    1 number
+//
+// An op is a function `void Op(Args& a)`; `add<Op>(env, exports, "op")` exports it. Whatever it throws arrives in JavaScript.
 #pragma once
 #include <napi.h>
-#include <cmath>
+#include <new>
 #include <string>
 #include "context.h"
 #include "dtype.h"
@@ -17,6 +19,7 @@ struct Matrix {
   DType dtype;
   int64_t rows, cols, stride;  // stride in elements
   char* row(int64_t i) const { return p + i * stride * sizeOf(dtype); }
+  template <class T> T* as() const { return reinterpret_cast<T*>(p); }
 };
 struct Vector {
   char* p;
@@ -25,30 +28,44 @@ struct Vector {
   template <class T> T* as() const { return reinterpret_cast<T*>(p); }
 };
 
+struct HostBytes {
+  char* p;
+  size_t bytes;
+};
+
 class Args {
  public:
-  Args(const Napi::CallbackInfo& info, const char* op) : info_(info), op_(op) { context_ = contextOf(number("context")); }
+  Args(const Napi::CallbackInfo& info, const char* op) : info_(info), env_(info.Env()), op_(op) {
+    context_ = contextOf(number("context"));
+  }
   Context& context() const { return *context_; }
   Pool& pool() const { return context_->pool; }
+  Isa isa() const { return context_->isa; }
+  Napi::Env env() const { return info_.Env(); }
 
   double number(const char* name) {
-    if (at_ >= info_.Length() || !info_[at_].IsNumber()) fail(name, "should be a number");
-    return info_[at_++].As<Napi::Number>().DoubleValue();
+    double v;
+    if (at_ >= info_.Length() || napi_get_value_double(env_, info_[at_], &v) != napi_ok) fail(name, "should be a number");
+    at_++;
+    return v;
   }
   int64_t integer(const char* name, int64_t least, int64_t most) {
     double v = number(name);
-    if (!(v >= double(least) && v <= double(most)) || v != std::floor(v)) fail(name, "is out of range");
+    if (!(v >= double(least) && v <= double(most)) || v != double(int64_t(v))) fail(name, "is out of range");
     return int64_t(v);
   }
   float real(const char* name) { return float(number(name)); }
+  bool flag(const char* name) { return integer(name, 0, 1) != 0; }
 
   Matrix matrix(const char* name) {
     Matrix m;
     double p = number(name);
     m.dtype = dtype(name);
-    m.rows = integer(name, 0, kMost), m.cols = integer(name, 0, kMost), m.stride = integer(name, 0, kMost);
+    m.rows = size(name), m.cols = size(name), m.stride = size(name);
     if (m.rows > 1 && m.stride < m.cols) fail(name, "has rows that overlap");
-    int64_t elements = m.rows && m.cols ? (m.rows - 1) * m.stride + m.cols : 0;
+    int64_t elements = 0;
+    if (m.rows && m.cols && (__builtin_mul_overflow(m.rows - 1, m.stride, &elements) || (elements += m.cols) > kMost))
+      fail(name, "is larger than any memory");
     m.p = address(name, p, m.dtype, elements);
     return m;
   }
@@ -66,7 +83,7 @@ class Args {
     Vector v;
     double p = number(name);
     v.dtype = dtype(name);
-    v.length = integer(name, 0, kMost);
+    v.length = size(name);
     v.p = address(name, p, v.dtype, v.length);
     return v;
   }
@@ -78,12 +95,34 @@ class Args {
   /// A vector that may be absent: address 0.
   Vector optional(const char* name) {
     double p = number(name);
-    Vector v{nullptr, dtype(name), integer(name, 0, kMost)};
+    Vector v{nullptr, dtype(name), size(name)};
     if (p != 0) v.p = address(name, p, v.dtype, v.length);
     return v;
   }
+  /// Checks that `elements` of type t lie at p, an address from JavaScript; nullptr for none.
+  char* address(const char* name, double p, DType t, int64_t elements) {
+    if (elements == 0) return nullptr;
+    if (!(p > 0) || p > 9007199254740991.0) fail(name, "is a null or impossible address");
+    char* q = reinterpret_cast<char*>(uintptr_t(p));
+    if (uintptr_t(q) % size_t(sizeOf(t))) fail(name, "is not aligned to its dtype");
+    if (!context_->slabs.contains(q, size_t(elements) * size_t(sizeOf(t)))) fail(name, "lies outside the memory of this device");
+    return q;
+  }
   /// Checks raw bytes that an op derives from an address of its own (packed weights, caches).
   char* bytes(const char* name, int64_t count) { return address(name, number(name), DType::u8, count); }
+  /// The memory of a typed array.
+  HostBytes host(const char* name) {
+    napi_typedarray_type type;
+    size_t length;
+    void* data;
+    if (at_ >= info_.Length() || napi_get_typedarray_info(env_, info_[at_], &type, &length, &data, nullptr, nullptr) != napi_ok)
+      fail(name, "should be a typed array");
+    at_++;
+    static const int kBytes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
+    return {static_cast<char*>(data), length * size_t(kBytes[int(type)])};
+  }
+  DType dtype(const char* name) { return DType(integer(name, 0, int(DType::count) - 1)); }
+  int64_t size(const char* name) { return integer(name, 0, kMost); }
 
   void require(bool ok, const char* message) const {
     if (!ok) throw Napi::TypeError::New(info_.Env(), std::string(op_) + ": " + message);
@@ -95,19 +134,25 @@ class Args {
  private:
   static constexpr int64_t kMost = int64_t(1) << 40;
 
-  DType dtype(const char* name) { return DType(integer(name, 0, int(DType::count) - 1)); }
-  char* address(const char* name, double p, DType t, int64_t elements) {
-    if (elements == 0) return nullptr;
-    if (!(p > 0) || p > 9007199254740991.0) fail(name, "is a null or impossible address");
-    char* q = reinterpret_cast<char*>(uintptr_t(p));
-    if (uintptr_t(q) % sizeOf(t)) fail(name, "is not aligned to its dtype");
-    if (!context_->slabs.contains(q, size_t(elements) * sizeOf(t))) fail(name, "lies outside the memory of this device");
-    return q;
-  }
   Context* contextOf(double handle) const;  // context.cc; throws for a handle that is not alive
 
   const Napi::CallbackInfo& info_;
-  const char* op_;
+  const napi_env env_;
+  const char* const op_;
   size_t at_ = 0;
   Context* context_ = nullptr;
 };
+
+/// Exports `op` under `name`; the name also leads every error message of its arguments.
+template <void (*op)(Args&)> void add(Napi::Env env, Napi::Object exports, const char* name) {
+  auto call = [](const Napi::CallbackInfo& info) {
+    const char* op_ = static_cast<const char*>(info.Data());
+    try {
+      Args args(info, op_);
+      op(args);
+    } catch (const std::bad_alloc&) {
+      throw Napi::Error::New(info.Env(), std::string(op_) + ": there is no memory for its intermediate results");
+    }
+  };
+  exports.Set(name, Napi::Function::New(env, call, name, const_cast<char*>(name)));
+}

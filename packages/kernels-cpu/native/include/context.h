@@ -1,35 +1,47 @@
 // What one CPU device owns: its threads, its instruction set, the memory it gave out.
 #pragma once
-#include <cstddef>
-#include <cstdint>
-#include <map>
-#include <mutex>
+#include <stddef.h>
 #include "pool.h"
 
 /// Instruction sets in rising order; a kernel takes the highest that it has and that the context allows.
 enum class Isa : int { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3 };
 
-Isa bestIsa();                 // what this processor has
+Isa bestIsa();                 // what this processor has and this build holds
 const char* isaName(Isa isa);  // "avx512-bf16"
 
 /// Zeroed memory with huge pages, and a record of it, so that every address that comes from JavaScript can be checked.
 class Slabs {
  public:
+  Slabs();
   ~Slabs();
-  void* allocate(size_t bytes);  // nullptr when the system has no more
+  Slabs(const Slabs&) = delete;
+  Slabs& operator=(const Slabs&) = delete;
+  /// A multiple of 2 MiB is mapped and the address is one too; nullptr when the system has no more.
+  void* allocate(size_t bytes);
   bool release(void* p);
+  /// Whether all of [p, p + bytes) was given out in one piece.
   bool contains(const void* p, size_t bytes) const;
 
  private:
-  std::map<uintptr_t, size_t> slabs_;  // address -> mapped bytes
+  struct Record;
+  Record* const record_;
 };
 
+/// Memory that a process keeps for itself: huge pages, zeroed, 2 MiB-aligned. nullptr when the system has no more.
+void* mapPages(size_t bytes);
+void unmapPages(void* p, size_t bytes);
+
 struct Context {
-  Context(int threads, bool pin, Isa isa) : pool(threads, pin), isa(isa) {}
+  Context(int threads, const int* cores, bool spin, Isa isa) : pool(threads, cores, spin), isa(isa) {}
+  ~Context();
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+
   Pool pool;
-  Isa isa;
+  const Isa isa;
   Slabs slabs;
   /// Memory for one op at a time, of at least this many bytes, 64-byte aligned; kept between ops. Slot: who asks.
+  /// Throws std::bad_alloc.
   enum Slot { rowsSlot, tilesSlot, attentionSlot, samplerSlot, slots };
   void* scratch(Slot slot, size_t bytes);
 

@@ -1,0 +1,20 @@
+// The addon's parts; each file exports the functions that its name says.
+#include <napi.h>
+
+void InitContext(Napi::Env env, Napi::Object exports);
+void InitMemory(Napi::Env env, Napi::Object exports);
+void InitLinear(Napi::Env env, Napi::Object exports);
+__attribute__((weak)) void InitAttention(Napi::Env env, Napi::Object exports);
+__attribute__((weak)) void InitElementwise(Napi::Env env, Napi::Object exports);
+__attribute__((weak)) void InitSampling(Napi::Env env, Napi::Object exports);
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  InitContext(env, exports);
+  InitMemory(env, exports);
+  InitLinear(env, exports);
+  if (InitAttention) InitAttention(env, exports);
+  if (InitElementwise) InitElementwise(env, exports);
+  if (InitSampling) InitSampling(env, exports);
+  return exports;
+}
+NODE_API_MODULE(kernels_cpu, Init)

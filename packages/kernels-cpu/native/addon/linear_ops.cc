@@ -1,0 +1,3 @@
+#include "args.h"
+
+void InitLinear(Napi::Env, Napi::Object) {}
