@@ -1,1 +1,2 @@
-export {}
+export { main, run } from './run.ts'
+export { everyVariable } from './variables.ts'

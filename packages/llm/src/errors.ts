@@ -1,6 +1,15 @@
 import { AphroditeError } from '@aphrodite/tensor'
 
 /** The codes of `@aphrodite/llm`. */
-export const LLM_ERRORS = ['BAD_OPTION', 'NO_DEVICE', 'NOT_SUPPORTED', 'NO_TOKENIZER', 'PROMPT_TOO_LONG', 'BAD_PROMPT', 'ENGINE_DEAD'] as const
+export const LLM_ERRORS = [
+  'BAD_OPTION',
+  'NO_DEVICE',
+  'NOT_SUPPORTED',
+  'NO_TOKENIZER',
+  'PROMPT_TOO_LONG',
+  'BAD_PROMPT',
+  'ENGINE_DEAD',
+] as const
 export type LLMErrorCode = (typeof LLM_ERRORS)[number]
-export const llmError = (code: LLMErrorCode, message: string, options?: ErrorOptions): AphroditeError => new AphroditeError(code, message, options)
+export const llmError = (code: LLMErrorCode, message: string, options?: ErrorOptions): AphroditeError =>
+  new AphroditeError(code, message, options)

@@ -4,7 +4,23 @@ import type { LLMOptions } from './types.ts'
 
 /** Options with their defaults; what is still undefined is decided when the model is known. */
 export type ResolvedOptions = Readonly<
-  Required<Pick<LLMOptions, 'model' | 'device' | 'dtype' | 'loadFormat' | 'skipTokenizerInit' | 'tensorParallelSize' | 'maxNumSeqs' | 'maxNumBatchedTokens' | 'enablePrefixCaching' | 'memoryFraction' | 'pinThreads' | 'plugins'>> &
+  Required<
+    Pick<
+      LLMOptions,
+      | 'model'
+      | 'device'
+      | 'dtype'
+      | 'loadFormat'
+      | 'skipTokenizerInit'
+      | 'tensorParallelSize'
+      | 'maxNumSeqs'
+      | 'maxNumBatchedTokens'
+      | 'enablePrefixCaching'
+      | 'memoryFraction'
+      | 'pinThreads'
+      | 'plugins'
+    >
+  > &
     LLMOptions
 >
 
@@ -25,9 +41,16 @@ export const LLM_DEFAULTS = Object.freeze({
 type Check = (value: unknown) => string | undefined
 const string: Check = (v) => (typeof v === 'string' && v !== '' ? undefined : 'should be a string')
 const boolean: Check = (v) => (typeof v === 'boolean' ? undefined : 'should be true or false')
-const one = (...values: readonly string[]): Check => (v) => (values.includes(v as string) ? undefined : `should be one of ${values.join(', ')}`)
-const count = (least: number, most: number): Check => (v) =>
-  Number.isSafeInteger(v) && (v as number) >= least && (v as number) <= most ? undefined : `should be a whole number from ${least} to ${most}`
+const one =
+  (...values: readonly string[]): Check =>
+  (v) =>
+    values.includes(v as string) ? undefined : `should be one of ${values.join(', ')}`
+const count =
+  (least: number, most: number): Check =>
+  (v) =>
+    Number.isSafeInteger(v) && (v as number) >= least && (v as number) <= most
+      ? undefined
+      : `should be a whole number from ${least} to ${most}`
 
 const CHECKS: Readonly<Record<keyof LLMOptions, Check>> = {
   model: string,
@@ -63,10 +86,16 @@ export function resolveOptions(options: LLMOptions): ResolvedOptions {
     const problem = value === undefined ? undefined : check(value)
     if (problem) throw llmError('BAD_OPTION', `${key} ${problem}, is ${JSON.stringify(value)}`)
   }
-  if (options.model === undefined) throw llmError('BAD_OPTION', 'LLM.create needs `model`: a folder with config.json and weights, or a hub id such as Qwen/Qwen3-0.6B')
+  if (options.model === undefined)
+    throw llmError('BAD_OPTION', 'LLM.create needs `model`: a folder with config.json and weights, or a hub id such as Qwen/Qwen3-0.6B')
   const given = Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined)) as unknown as LLMOptions
   const resolved: ResolvedOptions = { ...LLM_DEFAULTS, ...given }
-  if (resolved.tensorParallelSize !== 1) throw llmError('NOT_SUPPORTED', `tensorParallelSize is ${resolved.tensorParallelSize}; this version runs one rank. Leave it at 1.`)
-  if (resolved.quantization !== undefined) throw llmError('NOT_SUPPORTED', `quantization is "${resolved.quantization}"; this version computes with float32, bfloat16 and float16 weights only. Leave it out.`)
+  if (resolved.tensorParallelSize !== 1)
+    throw llmError('NOT_SUPPORTED', `tensorParallelSize is ${resolved.tensorParallelSize}; this version runs one rank. Leave it at 1.`)
+  if (resolved.quantization !== undefined)
+    throw llmError(
+      'NOT_SUPPORTED',
+      `quantization is "${resolved.quantization}"; this version computes with float32, bfloat16 and float16 weights only. Leave it out.`,
+    )
   return Object.freeze(resolved)
 }

@@ -114,7 +114,16 @@ export interface LLMInfo {
   readonly maxModelLen: number
   readonly vocabSize: number
   readonly parameters: number
+  /** Bytes of weights that one decode step reads, and floating-point operations of the linear layers for one token (head left out). */
+  readonly bytesPerStep: number
+  readonly flopsPerToken: number
   readonly ledger: MemoryLedger
+}
+
+/** What the device can do at most, measured: reading over the weights' own memory, and multiplying in the weights' type. */
+export interface DeviceLimits {
+  readonly readBytesPerSecond: number
+  readonly flops: number
 }
 
 /** The surface that the server and the command line stand on; `LLM` implements it. */

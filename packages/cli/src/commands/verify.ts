@@ -1,0 +1,46 @@
+import { join } from 'node:path'
+import { LLM, verifyReference } from '@aphrodite/llm'
+import type { Command } from '../command.ts'
+import { ENGINE_GROUPS, type FlagGroup } from '../flags.ts'
+import { llmOptions } from '../llm-options.ts'
+import { progressPrinter } from '../progress.ts'
+
+const VERIFY: FlagGroup = {
+  title: 'Verify',
+  flags: [
+    {
+      name: 'reference',
+      type: { kind: 'string' },
+      help: 'safetensors file with prompt.K, logits.K, greedy.K and gap.K',
+      default: 'reference.safetensors of the model',
+    },
+  ],
+}
+
+export const verifyCommand: Command = {
+  name: 'verify',
+  usage: 'verify MODEL',
+  summary: 'Compares logits and greedy tokens with a reference file; exit status 1 when they differ.',
+  groups: [VERIFY, ...ENGINE_GROUPS],
+  async run({ settings, positionals }) {
+    const options = llmOptions(positionals, settings, 'verify')
+    const reference = (settings.get('reference') as string | undefined) ?? join(options.model, 'reference.safetensors')
+    const llm = await LLM.create({ ...options, skipTokenizerInit: true, onProgress: progressPrinter() })
+    try {
+      const report = await verifyReference(llm, reference)
+      console.log(
+        `${llm.info.model} (${llm.info.architecture}), ${llm.info.dtype} on ${llm.info.device}: logits within ${report.tolerance}, greedy up to a gap of ${report.gap}`,
+      )
+      for (const p of report.prompts) {
+        const logits = p.error === null ? 'logits not compared' : `logits off by ${p.error.toExponential(2)}`
+        console.log(
+          `  ${p.passed ? 'ok  ' : 'FAIL'} prompt ${p.index} (${p.tokens} tokens): ${logits}, greedy ${p.greedy}${p.note ? ` (${p.note})` : ''}`,
+        )
+      }
+      console.log(report.passed ? 'verified' : 'NOT verified')
+      return report.passed ? 0 : 1
+    } finally {
+      await llm.close()
+    }
+  },
+}

@@ -1,0 +1,118 @@
+/** What a flag's text may be. */
+export type FlagType =
+  | { readonly kind: 'string' }
+  | { readonly kind: 'list' }
+  | { readonly kind: 'boolean' }
+  | { readonly kind: 'count'; readonly least?: number }
+  | { readonly kind: 'number' }
+  | { readonly kind: 'bytes' }
+  | { readonly kind: 'choice'; readonly of: readonly string[] }
+
+/** One setting: `--name`, `APHRODITE_NAME`, and `name:` in a config file. */
+export interface Flag {
+  /** With dashes: `max-model-len`. */
+  readonly name: string
+  readonly short?: string
+  readonly type: FlagType
+  readonly help: string
+  /** What happens when it is not given, for --help. */
+  readonly default: string
+}
+
+export interface FlagGroup {
+  readonly title: string
+  readonly flags: readonly Flag[]
+}
+
+const string: FlagType = { kind: 'string' }
+const boolean: FlagType = { kind: 'boolean' }
+const number: FlagType = { kind: 'number' }
+const count = (least = 1): FlagType => ({ kind: 'count', least })
+const choice = (...of: string[]): FlagType => ({ kind: 'choice', of })
+
+export const GENERAL: FlagGroup = {
+  title: 'General',
+  flags: [
+    { name: 'config', type: string, help: 'a YAML file with any of these settings: `max-model-len: 4096`', default: 'none' },
+    { name: 'help', short: 'h', type: boolean, help: 'show this', default: 'false' },
+  ],
+}
+
+export const MODEL: FlagGroup = {
+  title: 'Model',
+  flags: [
+    { name: 'revision', type: string, help: 'branch, tag or commit of a hub id', default: 'main' },
+    { name: 'tokenizer', type: string, help: 'folder or hub id of the tokenizer', default: 'the model' },
+    { name: 'skip-tokenizer-init', type: boolean, help: 'token ids in and out only', default: 'false' },
+    { name: 'chat-template', type: string, help: 'a Jinja file, or the template itself', default: "the model's own" },
+    {
+      name: 'load-format',
+      type: choice('auto', 'safetensors', 'dummy'),
+      help: 'dummy: random weights of the right shapes, no file',
+      default: 'auto',
+    },
+    {
+      name: 'dtype',
+      type: choice('auto', 'float32', 'bfloat16', 'float16'),
+      help: 'of activations and weights',
+      default: "auto: the checkpoint's",
+    },
+    { name: 'quantization', short: 'q', type: string, help: 'method of the weights', default: "the checkpoint's" },
+    { name: 'max-model-len', type: count(), help: 'most tokens of one sequence, prompt and answer', default: "the model's" },
+    { name: 'plugin', type: { kind: 'list' }, help: 'a module that registers models; repeatable', default: 'none' },
+    { name: 'seed', type: count(0), help: 'for dummy weights, and for requests without a seed of their own', default: 'random' },
+  ],
+}
+
+export const DEVICE: FlagGroup = {
+  title: 'Device',
+  flags: [
+    { name: 'device', type: choice('auto', 'cpu', 'cuda'), help: 'where the model runs', default: 'auto' },
+    { name: 'threads', type: count(), help: 'kernel threads on the CPU', default: 'one a core' },
+    { name: 'pin-threads', type: boolean, help: 'tie kernel threads to cores', default: 'true' },
+    { name: 'tensor-parallel-size', short: 'tp', type: count(), help: 'ranks that share the model', default: '1' },
+  ],
+}
+
+export const CACHE: FlagGroup = {
+  title: 'Cache and scheduling',
+  flags: [
+    { name: 'max-num-seqs', type: count(), help: 'most sequences in one step', default: '256' },
+    { name: 'max-num-batched-tokens', type: count(), help: 'most tokens in one step; longer prompts are cut into chunks', default: '512' },
+    { name: 'enable-prefix-caching', type: boolean, help: 'reuse the cache of equal beginnings', default: 'true' },
+    { name: 'kv-cache-size', type: { kind: 'bytes' }, help: 'memory of the KV cache: 4GiB', default: 'what memory-fraction leaves' },
+    { name: 'memory-fraction', type: number, help: 'how much of the free memory model and cache may use', default: '0.5' },
+  ],
+}
+
+export const SERVER: FlagGroup = {
+  title: 'Server',
+  flags: [
+    { name: 'host', type: string, help: 'address to listen on; 0.0.0.0 for all', default: '127.0.0.1' },
+    { name: 'port', type: count(0), help: '0: any free one', default: '2242' },
+    { name: 'api-key', type: string, help: 'demand it as a bearer token', default: 'none' },
+    { name: 'served-model-name', type: string, help: 'what requests call the model', default: 'the model' },
+    { name: 'cors-origin', type: { kind: 'list' }, help: 'origin that browsers may call from; repeatable, * for all', default: 'none' },
+    { name: 'body-limit', type: { kind: 'bytes' }, help: 'largest request', default: '8MiB' },
+    { name: 'log-requests', type: boolean, help: 'a line for every request', default: 'false' },
+  ],
+}
+
+export const SAMPLING: FlagGroup = {
+  title: 'Sampling',
+  flags: [
+    { name: 'temperature', type: number, help: '0 takes the most likely token', default: '1' },
+    { name: 'top-k', type: count(0), help: 'only the k most likely; 0: all', default: '0' },
+    { name: 'top-p', type: number, help: 'only the most likely that together reach p', default: '1' },
+    { name: 'min-p', type: number, help: 'only those at least this fraction as likely as the first', default: '0' },
+    { name: 'repetition-penalty', type: number, help: 'above 1: tokens already seen are less likely', default: '1' },
+    { name: 'presence-penalty', type: number, help: 'taken from tokens of the answer', default: '0' },
+    { name: 'frequency-penalty', type: number, help: 'taken as often as they occurred', default: '0' },
+    { name: 'max-tokens', type: count(), help: 'longest answer', default: "until the model's context is full" },
+    { name: 'stop', type: { kind: 'list' }, help: 'text that ends the answer; repeatable', default: 'none' },
+    { name: 'sampling-seed', type: count(0), help: 'same seed, same answer', default: 'random' },
+  ],
+}
+
+/** Everything that LLM.create takes. */
+export const ENGINE_GROUPS: readonly FlagGroup[] = [MODEL, DEVICE, CACHE]
