@@ -64,7 +64,7 @@ function readFlags(argv: readonly string[], byName: ReadonlyMap<string, Flag>, i
         `there is no flag ${written} here.${didYouMean(name, byName.keys()).replace('"', '"--')} --help lists them.`,
       )
     if (flag.type.kind === 'boolean') {
-      const value = text === undefined ? true : valueOf(flag, text, written)
+      const value = text === undefined ? true : parseValue(flag, text, written)
       into.set(flag.name, negated ? !value : value)
       continue
     }
@@ -73,7 +73,7 @@ function readFlags(argv: readonly string[], byName: ReadonlyMap<string, Flag>, i
       if (text === undefined || (text.startsWith('--') && text.length > 2))
         throw cliError('BAD_FLAG', `${written} needs a value: ${describe(flag.type)}`)
     }
-    store(into, flag, valueOf(flag, text, written))
+    store(into, flag, parseValue(flag, text, written))
   }
   return positionals
 }
@@ -95,7 +95,7 @@ function readEnvironment(
     if (!name.startsWith('APHRODITE_') || text === undefined || OTHER_VARIABLES.has(name)) continue
     const flag = known.get(name)
     if (!flag) throw cliError('BAD_FLAG', `the environment variable ${name} is not one of Aphrodite's.${didYouMean(name, known.keys())}`)
-    if (byName.has(flag.name)) store(found, flag, valueOf(flag, text, name))
+    if (byName.has(flag.name)) store(found, flag, parseValue(flag, text, name))
   }
   return found
 }
@@ -123,7 +123,7 @@ function readConfigFile(path: string, byName: ReadonlyMap<string, Flag>, everyFl
     if (Array.isArray(value)) {
       if (flag.type.kind !== 'list') throw bad(`${key} should be ${describe(flag.type)}, is a list`)
       found.set(name, value.map(String))
-    } else if (value !== null && typeof value !== 'object') store(found, flag, valueOf(flag, String(value), `${path}: ${key}`))
+    } else if (value !== null && typeof value !== 'object') store(found, flag, parseValue(flag, String(value), `${path}: ${key}`))
     else throw bad(`${key} should be ${describe(flag.type)}`)
   }
   return found
@@ -143,7 +143,7 @@ const BYTE_UNITS: Readonly<Record<string, number>> = {
   gib: 2 ** 30,
 }
 
-function valueOf(flag: Flag, text: string, where: string): SettingValue {
+function parseValue(flag: Flag, text: string, where: string): SettingValue {
   const { type } = flag
   const bad = () => cliError('BAD_FLAG', `${where} should be ${describe(type)}, is "${text}"`)
   switch (type.kind) {
