@@ -1,0 +1,75 @@
+// npm run release:dry-run [-- FOLDER]: packs every package as it would be published, installs the packages into an empty project
+// outside the workspace, and asks the demo model something there. The project stays in FOLDER when one is given.
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { build, fail, packageFolders, root } from './workspace.mjs'
+
+await build()
+const keep = process.argv[2]
+const folder = keep ?? mkdtempSync(join(tmpdir(), 'aphrodite-release-'))
+const tarballs = join(folder, 'tarballs')
+mkdirSync(tarballs, { recursive: true })
+const run = (command, args, cwd) =>
+  execFileSync(command, args, {
+    cwd,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, PATH: `${join(root, 'node_modules/.bin')}:${process.env.PATH}` },
+  })
+
+try {
+  const dependencies = {}
+  for (const p of packageFolders()) {
+    const manifest = JSON.parse(readFileSync(join(root, p, 'package.json'), 'utf8'))
+    if (manifest.private) continue
+    const before = new Set(readdirSync(tarballs))
+    run('pnpm', ['pack', '--pack-destination', tarballs], join(root, p))
+    const tarball = readdirSync(tarballs).find((f) => !before.has(f))
+    dependencies[manifest.name] = `file:./tarballs/${tarball}`
+    console.log(`packed      ${manifest.name} ${manifest.version}`)
+  }
+  // Every tarball is a dependency and an override, so that none is looked for in a registry.
+  writeFileSync(
+    join(folder, 'package.json'),
+    JSON.stringify(
+      {
+        name: 'empty',
+        private: true,
+        type: 'module',
+        dependencies,
+        overrides: Object.fromEntries(Object.keys(dependencies).map((name) => [name, `$${name}`])),
+      },
+      null,
+      2,
+    ),
+  )
+  run('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error'], folder)
+  console.log(`installed   ${Object.keys(dependencies).length} packages in ${folder}`)
+  const answer = run(
+    'npx',
+    [
+      '--no-install',
+      'aphrodite',
+      'generate',
+      'node_modules/@aphrodite/demo-model/model',
+      'What is 31 + 65?',
+      '--chat',
+      '--temperature',
+      '0',
+      '--dtype',
+      'float32',
+    ],
+    folder,
+  ).trim()
+  console.log(`answered    ${answer}`)
+  if (answer !== '31 + 65 = 96.') fail(`the demo model answered "${answer}" where Hugging Face answers "31 + 65 = 96."`)
+  run('pnpm', ['exec', 'changeset', 'status'], root)
+  console.log('release dry run: ok')
+} catch (error) {
+  console.error(error.stdout, error.stderr)
+  throw error
+} finally {
+  if (!keep) rmSync(folder, { recursive: true, force: true })
+}
