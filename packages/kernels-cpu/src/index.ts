@@ -1,1 +1,2 @@
-export {}
+export { CPU_DEVICE_DEFAULTS, type CpuDevice, type CpuDeviceOptions, createCpuDevice, ISAS, type Isa } from './device.ts'
+export * from './errors.ts'

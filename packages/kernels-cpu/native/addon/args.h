@@ -1,4 +1,4 @@
-// Arguments of an op as they come from JavaScript: numbers. Every reader checks what it reads and throws a TypeError that
+// Arguments of an op as they come from JavaScript: numbers. Every reader checks what it reads and throws an error that
 // names the op and the argument.
 //
 //   context   1 number    the handle that createContext returned; always first
@@ -27,6 +27,9 @@ struct Vector {
   int64_t length;
   template <class T> T* as() const { return reinterpret_cast<T*>(p); }
 };
+
+/// Throws an AphroditeError of this code.
+[[noreturn]] void raise(Napi::Env env, const char* code, const std::string& message);
 
 struct HostBytes {
   char* p;
@@ -125,10 +128,10 @@ class Args {
   int64_t size(const char* name) { return integer(name, 0, kMost); }
 
   void require(bool ok, const char* message) const {
-    if (!ok) throw Napi::TypeError::New(info_.Env(), std::string(op_) + ": " + message);
+    if (!ok) raise(env(), "BAD_ARGUMENT", std::string(op_) + ": " + message);
   }
   [[noreturn]] void fail(const char* name, const char* message) const {
-    throw Napi::TypeError::New(info_.Env(), std::string(op_) + ": " + name + " " + message);
+    raise(env(), "BAD_ARGUMENT", std::string(op_) + ": " + name + " " + message);
   }
 
  private:
@@ -151,7 +154,7 @@ template <void (*op)(Args&)> void add(Napi::Env env, Napi::Object exports, const
       Args args(info, op_);
       op(args);
     } catch (const std::bad_alloc&) {
-      throw Napi::Error::New(info.Env(), std::string(op_) + ": there is no memory for its intermediate results");
+      raise(info.Env(), "OUT_OF_MEMORY", std::string(op_) + ": there is no memory for its intermediate results");
     }
   };
   exports.Set(name, Napi::Function::New(env, call, name, const_cast<char*>(name)));

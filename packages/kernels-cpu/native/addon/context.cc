@@ -33,6 +33,7 @@ struct Contexts {
   };
   std::vector<Entry> list;
   double next = 1;
+  Napi::FunctionReference error;  // AphroditeError, a class (code, message)
 
   Context* find(double handle) const {
     for (auto& e : list)
@@ -53,7 +54,7 @@ void startLibuvThreads(Napi::Env env) {
 /// createContext(threads, isa, spin, cores?): a handle. cores: one for each thread, which pins them; absent: unpinned.
 Napi::Value Create(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
-  auto fail = [&](const char* what) { throw Napi::TypeError::New(env, std::string("createContext: ") + what); };
+  auto fail = [&](const char* what) { raise(env, "BAD_OPTION", std::string("createContext: ") + what); };
   for (size_t i = 0; i < 2; i++)
     if (!info[i].IsNumber()) fail("threads and isa should be numbers");
   double threads = info[0].As<Napi::Number>().DoubleValue(), isa = info[1].As<Napi::Number>().DoubleValue();
@@ -77,7 +78,7 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
     auto context = std::make_unique<Context>(int(threads), cores.empty() ? nullptr : cores.data(), info[2].ToBoolean(), Isa(int(isa)));
     contexts->list.push_back({contexts->next, std::move(context)});
   } catch (const std::system_error& e) {
-    throw Napi::Error::New(env, std::string("createContext: cannot start its threads: ") + e.what());
+    raise(env, "BAD_OPTION", std::string("createContext: cannot start ") + std::to_string(int(threads)) + " threads: " + e.what());
   }
   return Napi::Number::New(env, contexts->next++);
 }
@@ -90,6 +91,11 @@ void Destroy(const Napi::CallbackInfo& info) {
       list.erase(list.begin() + long(i));
       return;
     }
+}
+
+/// raiseWith(AphroditeError): the class of what is thrown from now on.
+void RaiseWith(const Napi::CallbackInfo& info) {
+  if (info[0].IsFunction()) info.Env().GetInstanceData<Contexts>()->error = Napi::Persistent(info[0].As<Napi::Function>());
 }
 
 Napi::Value BestIsa(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), int(bestIsa())); }
@@ -105,8 +111,14 @@ Napi::Value AllowedCores(const Napi::CallbackInfo& info) {
 
 Context* Args::contextOf(double handle) const {
   Context* c = info_.Env().GetInstanceData<Contexts>()->find(handle);
-  if (!c) fail("context", "is closed: the device was closed, or belongs to another thread");
+  if (!c) raise(env(), "DEVICE_CLOSED", std::string(op_) + ": the device was closed, or belongs to another JavaScript thread");
   return c;
+}
+
+void raise(Napi::Env env, const char* code, const std::string& message) {
+  auto& error = env.GetInstanceData<Contexts>()->error;
+  if (error.IsEmpty()) throw Napi::Error::New(env, message);
+  throw Napi::Error(env, error.New({Napi::String::New(env, code), Napi::String::New(env, message)}));
 }
 
 void InitContext(Napi::Env env, Napi::Object exports) {
@@ -114,6 +126,7 @@ void InitContext(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(new Contexts);
   exports.Set("createContext", Napi::Function::New(env, Create));
   exports.Set("destroyContext", Napi::Function::New(env, Destroy));
+  exports.Set("raiseWith", Napi::Function::New(env, RaiseWith));
   exports.Set("bestIsa", Napi::Function::New(env, BestIsa));
   exports.Set("allowedCores", Napi::Function::New(env, AllowedCores));
 }

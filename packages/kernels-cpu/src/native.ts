@@ -1,0 +1,57 @@
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import { AphroditeError } from '@aphrodite/tensor'
+import { kernelsCpuError } from './errors.ts'
+
+/** An op of the addon: the context's handle, then numbers (`native/addon/args.h`). Throws what it does not like. */
+export type Op = (context: number, ...numbers: number[]) => void
+type HostView = Float32Array | Int32Array | Uint16Array | Uint8Array | Int8Array
+
+/** What the addon has besides ops. Addresses are numbers below 2^53. */
+export interface Native {
+  /** `cores`: one for each thread, which ties it there; otherwise threads run where the system puts them. */
+  createContext(threads: number, isa: number, spin: boolean, cores?: readonly number[]): number
+  destroyContext(context: number): void
+  bestIsa(): number
+  /** Cores that this process was allowed to use when the addon was loaded. */
+  allowedCores(): number[]
+  raiseWith(error: typeof AphroditeError): void
+  /** 0 when there is no memory. */
+  allocate(context: number, bytes: number): number
+  release(context: number, address: number): void
+  /** dims: extent, device stride, host stride of each dimension. */
+  upload(context: number, address: number, dtype: number, host: HostView, hostDtype: number, rank: number, ...dims: number[]): void
+  download(context: number, address: number, dtype: number, host: HostView, hostDtype: number, rank: number, ...dims: number[]): void
+}
+
+const require = createRequire(import.meta.url)
+
+/** The addon: built in this package, else the one of the package for this platform. */
+export function loadNative(): Native {
+  const local = fileURLToPath(new URL('../prebuilt/kernels_cpu.node', import.meta.url))
+  const platform = `@aphrodite/kernels-cpu-${process.platform}-${process.arch}`
+  let native: Native
+  try {
+    native = require(existsSync(local) ? local : platform) as Native
+  } catch (cause) {
+    throw kernelsCpuError(
+      'NO_NATIVE_ADDON',
+      `the CPU kernels cannot be loaded: neither ${local} nor the package ${platform} works here. ` +
+        'Build them with "pnpm --filter @aphrodite/kernels-cpu run build:native" (needs cmake and a C++17 compiler).',
+      { cause },
+    )
+  }
+  native.raiseWith(AphroditeError)
+  return native
+}
+
+/** The addon's ops of these names. Throws when one is missing: then the addon is older than this package. */
+export function nativeOps<Name extends string>(native: Native, ...names: Name[]): Readonly<Record<Name, Op>> {
+  const all = native as unknown as Record<string, Op>
+  for (const name of names) {
+    if (typeof all[name] !== 'function')
+      throw kernelsCpuError('NO_NATIVE_ADDON', `the native addon has no ${name}: it is older than this package. Build it again.`)
+  }
+  return all as Record<Name, Op>
+}

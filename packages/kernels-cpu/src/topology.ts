@@ -1,0 +1,40 @@
+import { availableParallelism, cpus } from 'node:os'
+import { limitsOf, readText } from './cgroup.ts'
+
+/**
+ * The cores of `allowed`, those first that share no physical core with an earlier one: two threads on the halves of one core
+ * are slower than one. `physical` is how many those are.
+ */
+export function orderCores(
+  allowed: readonly number[],
+  siblingsOf: (core: number) => string | undefined = (core) => readText(`/sys/devices/system/cpu/cpu${core}/topology/thread_siblings_list`),
+): { cores: number[]; physical: number } {
+  const seen = new Set<string>()
+  const first: number[] = []
+  const second: number[] = []
+  for (const core of allowed) {
+    const siblings = siblingsOf(core) ?? String(core)
+    ;(seen.has(siblings) ? second : first).push(core)
+    seen.add(siblings)
+  }
+  return { cores: [...first, ...second], physical: first.length }
+}
+
+/** How many threads to start when nobody says: one a physical core, no more than what the process may use at a time. */
+export function defaultThreads(physical: number): number {
+  const shares = limitsOf('cpu', 'cpu.max', 'cpu.cfs_quota_us').map(({ folder, text }) => {
+    const [quota, period] = text.includes(' ') ? text.split(' ') : [text, readText(`${folder}/cpu.cfs_period_us`)]
+    const share = Math.ceil(Number(quota) / Number(period ?? 100_000))
+    return share > 0 ? share : Number.POSITIVE_INFINITY // "max" and -1 are no limit
+  })
+  return Math.max(1, Math.min(physical, availableParallelism(), ...shares))
+}
+
+/** `AMD EPYC`: the processor's name without what every processor's name has. */
+export function processorName(): string {
+  const model = cpus()[0]?.model ?? process.arch
+  return model
+    .replace(/\((R|TM)\)|\bCPU\b|\bProcessor\b|\b\d+-Core\b|@.*$/gi, '')
+    .replace(/\s+/g, ' ')
+    .trim()
+}
