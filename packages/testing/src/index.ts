@@ -1,3 +1,6 @@
+export * from './checkpoint.ts'
 export * from './errors.ts'
+export * from './random.ts'
 export * from './reference/device.ts'
 export { draw, type Filter, type KeptToken, keptTokens } from './reference/sampling.ts'
+export * from './safetensors.ts'
