@@ -25,6 +25,11 @@ export class ConfigReader {
     return this.json[key] !== undefined && this.json[key] !== null
   }
 
+  /** Written down as null, which is not the same as left out where a family's default is something else. */
+  isNull(key: string): boolean {
+    return this.json[key] === null
+  }
+
   /** A count: a whole number of at least `least`. */
   count(key: string, fallback?: number, least = 1): number {
     const n = this.number(key, fallback)

@@ -11,6 +11,8 @@ export interface Env {
   /** The type of activations and of weights that are not quantised. */
   readonly dtype: FloatDType
   readonly quantization: Quantization
+  /** No sequence gets longer than this here: tables by position need no more rows. Left out: as long as the model can. */
+  readonly maxModelLen?: number
 }
 
 /** A node of the model tree. Property names are checkpoint names: `selfAttn.oProj` is `self_attn.o_proj`. */

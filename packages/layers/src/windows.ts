@@ -1,0 +1,23 @@
+import type { ConfigReader } from './config.ts'
+
+/** sliding_window as config.json has it: 0 where it is null, `absent` where it is left out. */
+export function readSlidingWindow(c: ConfigReader, absent: number): number {
+  return c.isNull('sliding_window') ? 0 : c.count('sliding_window', absent, 0)
+}
+
+/**
+ * The window of each layer, 0 where a layer sees everything: by `layer_types` where config.json has it, else by `slides`.
+ * `window` is the one of the sliding layers.
+ */
+export function readWindows(c: ConfigReader, layers: number, window: number, slides: (layer: number) => boolean): number[] {
+  const types = c.list('layer_types', 'string')
+  if (!types) return Array.from({ length: layers }, (_, i) => (slides(i) ? window : 0))
+  if (types.length !== layers) throw c.error(`layer_types names ${types.length} layers, num_hidden_layers is ${layers}`)
+  return types.map((type) => {
+    if (type === 'full_attention') return 0
+    if (type !== 'sliding_attention')
+      throw c.error(`layer_types has ${JSON.stringify(type)}; this model supports only "full_attention" and "sliding_attention"`)
+    if (window === 0) throw c.error('layer_types has "sliding_attention", but there is no sliding_window')
+    return window
+  })
+}
