@@ -20,7 +20,7 @@ import { kernelsCpuError } from './errors.ts'
 import { createKernels, pageBytes } from './kernels.ts'
 import { memoryInfo } from './memory.ts'
 import { loadNative, type Native } from './native.ts'
-import { packedBytes, weightPacking } from './packing.ts'
+import { pack, packedBytes, unpack } from './packing.ts'
 import { defaultThreads, orderCores, processorName } from './topology.ts'
 
 /** Instruction sets in rising order; each has all that the ones before it have. */
@@ -72,7 +72,6 @@ export class CpuDevice implements Device {
   readonly threads: number
   readonly #native: Native
   readonly #context: number
-  readonly #packing: ReturnType<typeof weightPacking>
   #closed = false
 
   constructor(native: Native, context: number, isa: Isa, threads: number) {
@@ -82,7 +81,6 @@ export class CpuDevice implements Device {
     this.threads = threads
     this.description = `cpu (${processorName()}, ${isa}, ${threads} ${threads === 1 ? 'thread' : 'threads'})`
     this.kernels = createKernels(native, context)
-    this.#packing = weightPacking(native, context)
   }
 
   /** bf16 where the processor multiplies it; halves are converted on the way, which costs little but wins nothing. */
@@ -132,10 +130,10 @@ export class CpuDevice implements Device {
     return packedBytes(format, outFeatures, inFeatures)
   }
   pack(dst: PackedWeight, src: HostArray, row: number, column: number): void {
-    this.#packing.pack(dst, src, row, column)
+    pack(this.#native, this.#context, dst, src, row, column)
   }
   unpack(src: PackedWeight): Float32Array {
-    return this.#packing.unpack(src)
+    return unpack(this.#native, this.#context, src)
   }
 
   pageBytes(shape: PageShape): number {

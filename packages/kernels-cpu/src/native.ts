@@ -23,6 +23,9 @@ export interface Native {
   /** dims: extent, device stride, host stride of each dimension. */
   upload(context: number, address: number, dtype: number, host: HostView, hostDtype: number, rank: number, ...dims: number[]): void
   download(context: number, address: number, dtype: number, host: HostView, hostDtype: number, rank: number, ...dims: number[]): void
+  /** n, k: of the packed weight; place: src's rows, columns, row stride, column stride, then dst's row and column. */
+  pack(context: number, address: number, format: number, n: number, k: number, src: HostView, dtype: number, ...place: number[]): void
+  unpack(context: number, address: number, format: number, n: number, k: number, dst: Float32Array): void
 }
 
 const require = createRequire(import.meta.url)

@@ -42,7 +42,7 @@ struct Context {
   Slabs slabs;
   /// Memory for one op at a time, of at least this many bytes, 64-byte aligned; kept between ops. Slot: who asks.
   /// Throws std::bad_alloc.
-  enum Slot { rowsSlot, tilesSlot, attentionSlot, samplerSlot, slots };
+  enum Slot { rowsSlot, tilesSlot, biasSlot, attentionSlot, samplerSlot, slots };
   void* scratch(Slot slot, size_t bytes);
 
  private:
