@@ -1,1 +1,5 @@
-export {}
+export { ApiError, type ErrorBody } from './api-error.ts'
+export { createServer } from './app.ts'
+export * from './errors.ts'
+export { type ListenOptions, listen } from './listen.ts'
+export { type ResolvedServerOptions, SERVER_DEFAULTS, type ServerOptions } from './options.ts'

@@ -1,0 +1,110 @@
+import { randomUUID } from 'node:crypto'
+import type { LanguageModel } from '@aphrodite/llm'
+import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
+import fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import { shuttingDown } from './api-error.ts'
+import { requireKey } from './auth.ts'
+import type { ServerContext } from './context.ts'
+import { allowOrigins } from './cors.ts'
+import { answerBrokenHttp, answerFailures, sendFailure } from './failures.ts'
+import { Lifetime } from './lifetime.ts'
+import { answerUnknownRoutes } from './not-found.ts'
+import { registerOpenApi } from './openapi.ts'
+import { type ResolvedServerOptions, resolveServerOptions, type ServerOptions } from './options.ts'
+import { chatCompletionRoutes } from './routes/chat-completions.ts'
+import { completionRoutes } from './routes/completions.ts'
+import { detokenizeRoutes } from './routes/detokenize.ts'
+import { healthRoutes } from './routes/health.ts'
+import { modelRoutes } from './routes/models.ts'
+import { openapiRoutes } from './routes/openapi.ts'
+import { tokenizeRoutes } from './routes/tokenize.ts'
+import { versionRoutes } from './routes/version.ts'
+
+/**
+ * An OpenAI-compatible server for a model, not listening yet. `close()` takes no new requests, lets the running ones end,
+ * and aborts those still there after `shutdownTimeout`. The model stays open: it is the caller's.
+ *
+ * Throws BAD_SERVER_OPTION.
+ */
+export function createServer(llm: LanguageModel, options: ServerOptions = {}): FastifyInstance {
+  const resolved = resolveServerOptions(options)
+  const lifetime = new Lifetime()
+  const context: ServerContext = {
+    llm,
+    options: resolved,
+    lifetime,
+    modelNames: resolved.servedModelNames ?? [llm.info.model],
+    created: Math.floor(Date.now() / 1000),
+  }
+  const app = fastify({
+    ...logging(resolved),
+    disableRequestLogging: true,
+    bodyLimit: resolved.bodyLimit,
+    requestTimeout: resolved.requestTimeout,
+    genReqId: ({ headers }) => requestId(headers['x-request-id']),
+    routerOptions: { maxParamLength: 1024 },
+    return503OnClosing: false,
+    clientErrorHandler: answerBrokenHttp,
+    frameworkErrors: (error, request, reply) => void sendFailure(error, request, reply),
+  })
+  app.setValidatorCompiler(TypeBoxValidatorCompiler)
+  // The types of the handlers say what an answer is; the compiled serialisers would drop what a schema does not name.
+  app.setSerializerCompiler(() => JSON.stringify)
+  app.removeContentTypeParser('text/plain')
+  answerFailures(app)
+  answerUnknownRoutes(app)
+
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id)
+    if (lifetime.draining) throw shuttingDown()
+  })
+  if (resolved.corsOrigins.length > 0) allowOrigins(app, resolved.corsOrigins)
+  const keys = [resolved.apiKey].flat()
+  if (keys.length > 0) requireKey(app, keys)
+  if (resolved.logRequests) logRequests(app)
+  closeGracefully(app, lifetime, resolved.shutdownTimeout)
+
+  app.register(async (scoped) => {
+    await registerOpenApi(scoped, keys.length > 0)
+    for (const routes of [modelRoutes, completionRoutes, chatCompletionRoutes, tokenizeRoutes, detokenizeRoutes, healthRoutes])
+      routes(scoped, context)
+    versionRoutes(scoped)
+    openapiRoutes(scoped)
+  })
+  return app
+}
+
+function logging({ logger }: ResolvedServerOptions): { logger: boolean | { level: string } } | { loggerInstance: FastifyBaseLogger } {
+  if (typeof logger === 'object') return { loggerInstance: logger }
+  return { logger: typeof logger === 'string' ? { level: logger } : logger }
+}
+
+/** The client's own id, where it is one that can stand in a header and in a log; else a new one. */
+const requestId = (given: string | string[] | undefined): string =>
+  typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID().replaceAll('-', '')
+
+function logRequests(app: FastifyInstance): void {
+  app.addHook('onResponse', async (request, reply) => {
+    const { method, url, id } = request
+    request.log.info({ id, method, path: url.split('?', 1)[0], status: reply.raw.statusCode, ms: Math.round(reply.elapsedTime) }, 'request')
+  })
+}
+
+function closeGracefully(app: FastifyInstance, lifetime: Lifetime, timeout: number): void {
+  const deadlines: NodeJS.Timeout[] = []
+  app.addHook('preClose', async () => {
+    lifetime.drain()
+    deadlines.push(
+      setTimeout(() => lifetime.abortAll(), timeout),
+      // Whoever does not take even the error that this gives is cut off.
+      setTimeout(() => app.server.closeAllConnections(), timeout + 1000),
+    )
+  })
+  app.addHook('onResponse', async (request) => {
+    // A connection that was busy when the server closed would be kept alive, and the server with it.
+    if (lifetime.draining) setImmediate(() => request.raw.socket.destroySoon())
+  })
+  app.addHook('onClose', async () => {
+    for (const deadline of deadlines) clearTimeout(deadline)
+  })
+}

@@ -1,0 +1,19 @@
+import type { FastifyInstance } from 'fastify'
+import { Type } from 'typebox'
+import { jsonOf } from '../openapi.ts'
+
+export function openapiRoutes(app: FastifyInstance): void {
+  let document: string | undefined
+  app.get('/openapi.json', {
+    config: { public: true },
+    schema: {
+      summary: 'This document.',
+      tags: ['Server'],
+      response: { 200: jsonOf('An OpenAPI 3.1 document.', Type.Record(Type.String(), Type.Unknown(), { title: 'OpenApiDocument' })) },
+    },
+    handler: async (_request, reply) => {
+      document ??= JSON.stringify(app.swagger())
+      return reply.type('application/json; charset=utf-8').send(document)
+    },
+  })
+}
