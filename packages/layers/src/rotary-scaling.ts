@@ -113,7 +113,9 @@ function llama3({ plain, c, p }: Scaling): RotaryParameters {
 }
 
 /** YaRN: dimensions that turn often are kept, those that turn rarely divided by the factor, a ramp between; and softer scores. */
-function yarn({ plain, theta, c, p }: Scaling): RotaryParameters {
+function yarn(s: Scaling): RotaryParameters {
+  const { plain, theta, c, p } = s
+  if (p.has('short_factor')) return longrope(s) // the first Phi-3 files call it yarn
   const { rotaryDim: d, maxPositions } = plain
   const original = originalOf(c, p)
   const factor = p.has('factor') ? factorOf(p) : maxPositions / original

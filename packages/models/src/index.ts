@@ -1,1 +1,3 @@
-export {}
+export type { Model, ModelClass, ModelExport } from './definition.ts'
+export * from './errors.ts'
+export * from './registry.ts'
