@@ -1,0 +1,195 @@
+import type { MessagePort } from 'node:worker_threads'
+import { AphroditeError } from '@aphrodite/tensor'
+import type { EngineCore } from './engine-core.ts'
+import { engineError } from './errors.ts'
+import type { Command, Report } from './frames.ts'
+import { EngineLoop } from './loop.ts'
+import type { EngineClient, EngineFailure, EngineOutput, EngineRequest, EngineStats, MemoryLedger } from './protocol.ts'
+import { RequestStream } from './request-stream.ts'
+
+/** An engine's client, and its way of being told that the thread at the other end has died. */
+export interface ConnectedEngine extends EngineClient {
+  readonly maxModelLen: number
+  /** Fails every pending request and every later one with this error. For whoever watches the engine's thread. */
+  fail(error: Error): void
+}
+
+/** The streams of the requests that run, and where their outputs go: the same in process and over a port. */
+class Streams {
+  readonly #streams = new Map<string, RequestStream>()
+  dead: Error | undefined
+
+  open(request: EngineRequest, abort: () => void): RequestStream {
+    if (this.dead) throw this.dead
+    const { id, params, returnLogits } = request
+    if (this.#streams.has(id))
+      throw engineError('BAD_REQUEST', `there is a request "${id}" already. Ids must be unique while a request runs.`)
+    const stream = new RequestStream(returnLogits ? 1 : params.n, () => {
+      // The id is free again only when the engine has let go of it: its last outputs are still to come.
+      abort()
+    })
+    this.#streams.set(id, stream)
+    return stream
+  }
+
+  deliver(outputs: readonly EngineOutput[], failures: readonly EngineFailure[]): void {
+    for (const output of outputs) {
+      const stream = this.#streams.get(output.requestId)
+      stream?.push(output)
+      if (stream?.ended) this.#streams.delete(output.requestId)
+    }
+    for (const { requestId, code, message } of failures) {
+      this.#streams.get(requestId)?.fail(new AphroditeError(code, message))
+      this.#streams.delete(requestId)
+    }
+  }
+
+  /** Fails all, now and later. The first reason is the one that counts. */
+  die(error: Error): void {
+    this.dead ??= error
+    for (const stream of this.#streams.values()) stream.fail(this.dead)
+    this.#streams.clear()
+  }
+}
+
+const closedError = (): AphroditeError => engineError('ENGINE_CLOSED', 'the engine was closed')
+
+/** A client of a core in this very thread: for tests, tools, and where a forward may hold up the event loop. */
+export function inProcessEngine(core: EngineCore): ConnectedEngine {
+  const streams = new Streams()
+  const loop = new EngineLoop(
+    core,
+    (events) => streams.deliver(events.outputs, events.failures),
+    (error) => streams.die(engineError('ENGINE_CLOSED', `the engine has died: ${reasonOf(error)}`, { cause: error })),
+  )
+  let closing: Promise<void> | undefined
+  return {
+    ledger: core.ledger,
+    maxModelLen: core.maxModelLen,
+    submit(request) {
+      const stream = streams.open(request, () => loop.abort(request.id))
+      loop.add(request)
+      return stream
+    },
+    abort: (requestId) => loop.abort(requestId),
+    async stats() {
+      return core.stats()
+    },
+    async resetPrefixCache() {
+      core.resetPrefixCache()
+    },
+    close() {
+      streams.die(closedError())
+      closing ??= loop.stop()
+      return closing
+    },
+    fail: (error) => streams.die(error),
+  }
+}
+
+/** How long a port may be closed before its requests fail without a reason: whoever watches the thread may have a better one. */
+const REASON_MS = 100
+
+/** A client of the core that `serveEngine` runs at the other end of a port. Resolves when it says that it is ready. */
+export function connectEngine(port: MessagePort): Promise<ConnectedEngine> {
+  return new Promise((resolve, reject) => {
+    const client = new PortClient(port, resolve, reject)
+    port.on('message', (report: Report) => client.receive(report))
+    port.on('close', () => client.lost())
+  })
+}
+
+class PortClient implements ConnectedEngine {
+  ledger: MemoryLedger = { total: 0, weights: 0, workspace: 0, cache: 0, cacheTokens: 0, groups: [] }
+  maxModelLen = 0
+  readonly #port: MessagePort
+  readonly #onReady: (client: ConnectedEngine) => void
+  readonly #onDeath: (error: Error) => void
+  readonly #streams = new Streams()
+  readonly #calls = new Map<number, { resolve: (stats: EngineStats | undefined) => void; reject: (error: Error) => void }>()
+  #lastCall = 0
+  #closing: Promise<void> | undefined
+  #closed: () => void = () => {}
+
+  constructor(port: MessagePort, onReady: (client: ConnectedEngine) => void, onDeath: (error: Error) => void) {
+    this.#port = port
+    this.#onReady = onReady
+    this.#onDeath = onDeath
+  }
+
+  receive(report: Report): void {
+    if (report.type === 'events') {
+      this.#send({ type: 'seen' })
+      this.#streams.deliver(report.outputs, report.failures)
+    } else if (report.type === 'reply') {
+      this.#calls.get(report.call)?.resolve(report.stats)
+      this.#calls.delete(report.call)
+    } else if (report.type === 'ready') {
+      this.ledger = report.ledger
+      this.maxModelLen = report.maxModelLen
+      this.#onReady(this)
+    } else if (report.type === 'dead') this.fail(engineError('ENGINE_CLOSED', `the engine has died: ${report.message}`))
+    else this.#closed()
+  }
+
+  /** The other end is gone. */
+  lost(): void {
+    this.#closed()
+    if (this.#streams.dead) return
+    setTimeout(() => this.fail(engineError('ENGINE_CLOSED', 'the engine is gone: its thread ended or its port was closed')), REASON_MS)
+  }
+
+  fail(error: Error): void {
+    this.#streams.die(error)
+    for (const { reject } of this.#calls.values()) reject(this.#streams.dead!)
+    this.#calls.clear()
+    this.#onDeath(error)
+  }
+
+  submit(request: EngineRequest): RequestStream {
+    const stream = this.#streams.open(request, () => this.abort(request.id))
+    this.#send({ type: 'add', request })
+    return stream
+  }
+
+  abort(requestId: string): void {
+    this.#send({ type: 'abort', requestId })
+  }
+
+  async stats(): Promise<EngineStats> {
+    return (await this.#call((call) => ({ type: 'stats', call })))!
+  }
+
+  async resetPrefixCache(): Promise<void> {
+    await this.#call((call) => ({ type: 'resetPrefixCache', call }))
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= new Promise<void>((resolve) => {
+      const alive = !this.#streams.dead
+      this.#closed = () => {
+        this.#port.close()
+        resolve()
+      }
+      this.fail(closedError())
+      if (alive) this.#send({ type: 'close' })
+      else this.#closed()
+    })
+    return this.#closing
+  }
+
+  #call(command: (call: number) => Command): Promise<EngineStats | undefined> {
+    if (this.#streams.dead) return Promise.reject(this.#streams.dead)
+    const call = ++this.#lastCall
+    return new Promise((resolve, reject) => {
+      this.#calls.set(call, { resolve, reject })
+      this.#send(command(call))
+    })
+  }
+
+  #send(command: Command): void {
+    this.#port.postMessage(command)
+  }
+}
+
+const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

@@ -1,0 +1,120 @@
+import type { CacheSpec, CausalLM, LayerCache } from '@aphrodite/layers'
+import { type Device, type FloatDType, type Kernels, PagedCache, type Tensor, Workspace } from '@aphrodite/tensor'
+import { BatchBuilder, withLogitRows } from './batch.ts'
+import { CacheGroups, PageTable } from './cache-groups.ts'
+import type { GroupPlan } from './cache-memory.ts'
+import { blocksFor, PagedGroup } from './paged-group.ts'
+import { resolveSamplingParams } from './resolve-params.ts'
+import { samplingPlan } from './sampling-plan.ts'
+import { Request, Sequence } from './sequence.ts'
+import { StateGroup } from './state-group.ts'
+
+/** The largest batches that there can be. */
+export interface DryRunLimits {
+  readonly maxModelLen: number
+  readonly maxNumSeqs: number
+  readonly maxNumBatchedTokens: number
+  readonly chunkRows: number
+  /** What the sampler takes beside logits. */
+  readonly samplerBytes: number
+}
+
+/**
+ * How many bytes of workspace a step takes at most: the model's own forward, run at the largest batches on a device that
+ * gives out addresses and computes nothing.
+ */
+export function measureWorkspace(
+  model: CausalLM,
+  specs: readonly CacheSpec[],
+  plans: readonly GroupPlan[],
+  device: Device,
+  dtype: FloatDType,
+  limits: DryRunLimits,
+): number {
+  const measuring = measuringDevice(device)
+  const groups = new CacheGroups(
+    plans.map((plan) => (plan.kind === 'state' ? new StateGroup(2) : new PagedGroup(plan.window, 2, 1))),
+    false,
+  )
+  const nowhere = new Workspace(measuring, 2 ** 40)
+  const kvCaches = specs.map((spec, layer): LayerCache => {
+    const group = plans.findIndex((plan) => plan.layers.includes(layer))
+    if (spec.kind === 'state') {
+      const tensors = Object.entries(spec.tensors).map(([name, t]) => [name, nowhere.empty([2, ...t.shape], t.dtype)] as const)
+      return { kind: 'state', group, tensors: Object.fromEntries(tensors) }
+    }
+    const shape = { kvHeads: spec.kvHeads, keyDim: spec.keyDim, valueDim: spec.valueDim, dtype }
+    return { kind: 'paged', group, pages: new PagedCache(nowhere.empty([1], 'u8').address, shape, 2) }
+  })
+
+  const builder = new BatchBuilder(measuring, groups.groups, kvCaches, limits.maxModelLen)
+  const tokens = limits.maxNumBatchedTokens
+  const sequences = Math.min(limits.maxNumSeqs, tokens)
+  const longest = Math.min(tokens, limits.maxModelLen)
+  let peak = 0
+  // All seats taken, with prompts cut into what is left; and one prompt alone.
+  for (const batch of [spread(sequences, tokens, limits.maxModelLen), [longest]]) {
+    const workspace = new Workspace(measuring, 2 ** 45)
+    const sequencesOf = batch.map((scheduled) => dummy(scheduled, groups, limits.maxModelLen))
+    const step = builder.build(sequencesOf, new Array<number>(sequencesOf.length).fill(0), workspace)
+    const hidden = model.forward(step)
+    workspace.empty([limits.samplerBytes], 'u8')
+    const rows = Math.min(limits.chunkRows, Math.max(longest, sequences))
+    model.logits(hidden, withLogitRows(step, workspace.empty([rows], 'i32')))
+    peak = Math.max(peak, workspace.peakBytes)
+  }
+  // Batches between these pack their holes a little differently.
+  return peak + Math.ceil(peak / 8) + (1 << 16)
+}
+
+function spread(sequences: number, tokens: number, maxModelLen: number): number[] {
+  const each = Math.floor(tokens / sequences)
+  return Array.from({ length: sequences }, (_, i) => Math.min(maxModelLen, i === 0 ? tokens - each * (sequences - 1) : each))
+}
+
+/** A sequence at the end of the longest context, which holds page 0 everywhere. */
+function dummy(scheduled: number, groups: CacheGroups, maxModelLen: number): Sequence {
+  const request = new Request({
+    id: '',
+    prompt: new Int32Array(1),
+    plan: samplingPlan(resolveSamplingParams(), [], 1),
+    priority: 0,
+    arrival: 0,
+    seed: 0,
+    rootName: '',
+    logits: undefined,
+  })
+  const sequence = new Sequence(request, 0, groups.open())
+  sequence.tokens = new Int32Array(maxModelLen)
+  sequence.length = maxModelLen
+  sequence.computed = maxModelLen - scheduled
+  sequence.scheduled = scheduled
+  for (const table of sequence.tables) {
+    if (!(table instanceof PageTable)) continue
+    table.pages = new Int32Array(blocksFor(maxModelLen))
+    table.count = table.pages.length
+  }
+  return sequence
+}
+
+/** Addresses without memory, kernels without arithmetic. */
+function measuringDevice(device: Device): Device {
+  const nothing = () => {}
+  return {
+    kind: device.kind,
+    description: device.description,
+    kernels: new Proxy({}, { get: () => nothing }) as Kernels,
+    supports: (dtype) => device.supports(dtype),
+    allocate: () => 2 ** 20,
+    release: nothing,
+    memory: () => device.memory(),
+    upload: nothing,
+    download: (src: Tensor) => (src.dtype === 'i32' ? new Int32Array(src.size) : new Float32Array(src.size)),
+    packedBytes: (format, outFeatures, inFeatures) => device.packedBytes(format, outFeatures, inFeatures),
+    pack: nothing,
+    unpack: () => new Float32Array(0),
+    pageBytes: (shape) => device.pageBytes(shape),
+    synchronize: () => Promise.resolve(),
+    close: nothing,
+  }
+}

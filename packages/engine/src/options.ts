@@ -1,0 +1,84 @@
+import { didYouMean, type FloatDType } from '@aphrodite/tensor'
+import { engineError } from './errors.ts'
+
+/** How an engine is sized. Everything has a default. */
+export interface EngineOptions {
+  /** The most tokens of a sequence, prompt and answer; null: what the model allows and the cache holds. */
+  readonly maxModelLen: number | null
+  /** Sequences computed at the same time. No more than maxNumBatchedTokens are, since each needs a token a step. */
+  readonly maxNumSeqs: number
+  /** Tokens of one step: decodes first, prompts cut into what is left. */
+  readonly maxNumBatchedTokens: number
+  readonly enablePrefixCaching: boolean
+  /** Bytes for keys and values; null: what memoryFraction leaves. */
+  readonly kvCacheBytes: number | null
+  /** Of the device's free memory, once the weights are loaded. (0, 1] */
+  readonly memoryFraction: number
+  /** The type of keys and values in the cache. */
+  readonly cacheDtype: FloatDType
+  /** Tokens that end an answer by themselves. */
+  readonly eosTokenIds: readonly number[]
+  /** The greatest `n` of a request. */
+  readonly maxAnswers: number
+  /** Bytes of one block of logits rows: [rows, vocab] is cut into such blocks. */
+  readonly maxLogitsBytes: number
+  /** Bytes of the loaded weights, for the ledger alone. */
+  readonly weightBytes: number
+  /** Where the seeds of requests without one come from; null: a random one. */
+  readonly seed: number | null
+}
+
+export const ENGINE_DEFAULTS: EngineOptions = Object.freeze({
+  maxModelLen: null,
+  maxNumSeqs: 256,
+  maxNumBatchedTokens: 512,
+  enablePrefixCaching: true,
+  kvCacheBytes: null,
+  memoryFraction: 0.5,
+  cacheDtype: 'f32',
+  eosTokenIds: Object.freeze([]),
+  maxAnswers: 64,
+  maxLogitsBytes: 64 << 20,
+  weightBytes: 0,
+  seed: null,
+})
+
+type Check = (value: unknown) => string | undefined
+const count =
+  (least: number, most: number): Check =>
+  (v) =>
+    Number.isSafeInteger(v) && (v as number) >= least && (v as number) <= most
+      ? undefined
+      : `should be a whole number from ${least} to ${most}`
+const orNull =
+  (check: Check): Check =>
+  (v) =>
+    v === null ? undefined : check(v)
+
+const CHECKS: Readonly<Record<keyof EngineOptions, Check>> = {
+  maxModelLen: orNull(count(1, 2 ** 31 - 1)),
+  maxNumSeqs: count(1, 65536),
+  maxNumBatchedTokens: count(1, 2 ** 20),
+  enablePrefixCaching: (v) => (typeof v === 'boolean' ? undefined : 'should be true or false'),
+  kvCacheBytes: orNull(count(1, 2 ** 50)),
+  memoryFraction: (v) => (typeof v === 'number' && v > 0 && v <= 1 ? undefined : 'should be more than 0 and at most 1'),
+  cacheDtype: (v) => (v === 'f32' || v === 'f16' || v === 'bf16' ? undefined : 'should be one of f32, f16, bf16'),
+  eosTokenIds: (v) =>
+    Array.isArray(v) && v.every((id) => Number.isSafeInteger(id) && id >= 0) ? undefined : 'should be a list of token ids',
+  maxAnswers: count(1, 65536),
+  maxLogitsBytes: count(1, 2 ** 40),
+  weightBytes: count(0, 2 ** 50),
+  seed: orNull(count(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)),
+}
+
+/** Fills in defaults; an unknown key or a value out of range is an error that names it. */
+export function resolveEngineOptions(options: Partial<EngineOptions> = {}): EngineOptions {
+  for (const [key, value] of Object.entries(options)) {
+    const check = CHECKS[key as keyof EngineOptions]
+    if (!check) throw engineError('BAD_ENGINE_OPTION', `the engine has no option "${key}".${didYouMean(key, Object.keys(CHECKS))}`)
+    const problem = value === undefined ? undefined : check(value)
+    if (problem) throw engineError('BAD_ENGINE_OPTION', `${key} ${problem}, is ${JSON.stringify(value)}`)
+  }
+  const given = Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined))
+  return Object.freeze({ ...ENGINE_DEFAULTS, ...given })
+}
