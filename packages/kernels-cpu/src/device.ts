@@ -3,6 +3,7 @@ import {
   DTYPE_CODE,
   type DType,
   didYouMean,
+  type FloatDType,
   type HostArray,
   type HostData,
   isFloat,
@@ -138,6 +139,14 @@ export class CpuDevice implements Device {
 
   pageBytes(shape: PageShape): number {
     return pageBytes(shape)
+  }
+
+  /** See measureReadBandwidth and measurePeak. */
+  readSeconds(address: number, bytes: number): number {
+    return this.#native.readSeconds(this.#context, address, bytes)
+  }
+  operationsPerSecond(dtype: FloatDType): number {
+    return this.#native.operationsPerSecond(this.#context, DTYPE_CODE[dtype])
   }
 
   /** Ops have been done when they return. */

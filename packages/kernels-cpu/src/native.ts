@@ -25,6 +25,8 @@ export interface Native {
   download(context: number, address: number, dtype: number, host: HostView, hostDtype: number, rank: number, ...dims: number[]): void
   /** n, k: of the packed weight; place: src's rows, columns, row stride, column stride, then dst's row and column. */
   pack(context: number, address: number, format: number, n: number, k: number, src: HostView, dtype: number, ...place: number[]): void
+  readSeconds(context: number, address: number, bytes: number): number
+  operationsPerSecond(context: number, dtype: number): number
   unpack(context: number, address: number, format: number, n: number, k: number, dst: Float32Array): void
 }
 
