@@ -1,1 +1,6 @@
-export {}
+export type { AddedToken } from './added-tokens.ts'
+export { SPECIAL_TOKEN_NAMES, type SpecialTokenName, type TokenizerConfig } from './config.ts'
+export type { EncodeOptions } from './encoder.ts'
+export { TOKENIZER_ERRORS, type TokenizerErrorCode } from './errors.ts'
+export { type DecodeOptions, IncrementalDecoder } from './incremental-decoder.ts'
+export { Tokenizer, type TokenText } from './tokenizer.ts'

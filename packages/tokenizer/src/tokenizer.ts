@@ -1,0 +1,181 @@
+import { setImmediate } from 'node:timers/promises'
+import { type AddedToken, readAddedTokens } from './added-tokens.ts'
+import { readTokenizerConfig, type TokenizerConfig } from './config.ts'
+import { type Decoder, JOIN_WITH_SPACES, readDecoder, tokenBytes } from './decoders.ts'
+import { type EncodeOptions, Encoder } from './encoder.ts'
+import { tokenizerError } from './errors.ts'
+import { noTokenizer, parseJson, readJson, readText } from './folder.ts'
+import { type DecodeOptions, type DecodingVocabulary, IncrementalDecoder } from './incremental-decoder.ts'
+import { bad, JsonNode } from './json.ts'
+import { readModel } from './models/model.ts'
+import { readNormalizer } from './normalizers.ts'
+import { readPostProcessor } from './post-processors.ts'
+import { readPreTokenizer } from './pre-tokenizers.ts'
+import { decodeUtf8 } from './utf8.ts'
+
+/** How long `encodeAsync` works before it lets others run, in milliseconds. */
+const SLICE_MS = 4
+
+/** One token's own text, and its bytes where they may be only part of a character. */
+export interface TokenText {
+  /** Bytes that are no character are U+FFFD here. */
+  readonly token: string
+  readonly bytes: readonly number[]
+}
+
+/**
+ * A Hugging Face tokenizer.json: text to token ids and back, synchronously.
+ * `truncation` and `padding` of the file are not applied, as in transformers.
+ */
+export class Tokenizer implements DecodingVocabulary {
+  readonly decoder: Decoder
+  readonly config: TokenizerConfig
+  readonly addedTokens: readonly AddedToken[]
+  /** How many tokens there are, added ones included. A model's own vocabulary may be padded to more. */
+  readonly vocabSize: number
+  readonly #tokens: readonly (string | undefined)[]
+  readonly #ids: ReadonlyMap<string, number>
+  readonly #special: ReadonlySet<number>
+  readonly #encoder: Encoder
+
+  /**
+   * Reads tokenizer.json, and tokenizer_config.json where there is one.
+   * @throws NO_TOKENIZER, BAD_TOKENIZER
+   */
+  static fromFolder(folder: string): Tokenizer {
+    const text = readText(folder, 'tokenizer.json')
+    if (text === undefined) throw noTokenizer(folder)
+    return new Tokenizer(
+      parseJson(text, `${folder}/tokenizer.json`),
+      readTokenizerConfig(readJson(folder, 'tokenizer_config.json'), readJson(folder, 'special_tokens_map.json')),
+    )
+  }
+
+  /**
+   * @param tokenizerJson the parsed tokenizer.json, or its text
+   * @param config the parsed tokenizer_config.json
+   * @throws BAD_TOKENIZER
+   */
+  static fromJSON(tokenizerJson: unknown, config?: unknown): Tokenizer {
+    const json = typeof tokenizerJson === 'string' ? parseJson(tokenizerJson, 'tokenizer.json') : tokenizerJson
+    return new Tokenizer(json, readTokenizerConfig(config))
+  }
+
+  private constructor(json: unknown, config: TokenizerConfig) {
+    const root = new JsonNode(json, 'tokenizer.json')
+    if (!root.has('model')) throw bad('tokenizer.json', 'has no "model": it is no tokenizer of Hugging Face\'s tokenizers library')
+    const model = readModel(root.node('model'))
+    this.config = config
+    this.addedTokens = readAddedTokens(root, model.vocab)
+    this.decoder = root.has('decoder') ? readDecoder(root.node('decoder')) : JOIN_WITH_SPACES
+    this.#encoder = new Encoder({
+      addedTokens: this.addedTokens,
+      normalizer: root.has('normalizer') ? readNormalizer(root.node('normalizer')) : (text) => text,
+      stages: root.has('pre_tokenizer') ? readPreTokenizer(root.node('pre_tokenizer')) : [],
+      model,
+      postProcessor: root.has('post_processor') ? readPostProcessor(root.node('post_processor')) : (ids) => ids,
+    })
+    const tokens: (string | undefined)[] = []
+    const ids = new Map(model.vocab)
+    for (const [token, id] of model.vocab) tokens[id] = token
+    for (const { content, id } of this.addedTokens) {
+      tokens[id] = content
+      ids.set(content, id)
+    }
+    this.#tokens = tokens
+    this.#ids = ids
+    this.vocabSize = ids.size
+    const special = new Set(this.addedTokens.filter((token) => token.special).map((token) => token.content))
+    this.#special = new Set([...special].map((content) => ids.get(content)!))
+  }
+
+  /**
+   * The ids of a text. About a megabyte a second: for prompts of more than a few kilobytes in a server use
+   * `encodeAsync`.
+   * @throws TOO_MANY_TOKENS more than `maxTokens`; BAD_TEXT the model knows no token for it and no unknown token
+   */
+  encode(text: string, options: EncodeOptions = {}): number[] {
+    const steps = this.#encoder.encode(text, options)
+    for (;;) {
+      const { done, value } = steps.next()
+      if (done) return value
+    }
+  }
+
+  /** The same with pauses, so that the event loop is never held for more than a few milliseconds. */
+  async encodeAsync(text: string, options: EncodeOptions & { readonly signal?: AbortSignal } = {}): Promise<number[]> {
+    const steps = this.#encoder.encode(text, options)
+    let until = performance.now() + SLICE_MS
+    for (;;) {
+      const { done, value } = steps.next()
+      if (done) return value
+      if (performance.now() < until) continue
+      await setImmediate()
+      options.signal?.throwIfAborted()
+      until = performance.now() + SLICE_MS
+    }
+  }
+
+  /**
+   * The text of ids.
+   * @throws TOKEN_ID one of them has no token
+   */
+  decode(ids: Iterable<number>, options: DecodeOptions = {}): string {
+    const decoder = new IncrementalDecoder(this, options)
+    const parts: string[] = []
+    for (const id of ids) {
+      if (this.idToToken(id) === undefined) throw this.#noToken(id)
+      parts.push(decoder.push(id))
+    }
+    parts.push(decoder.flush())
+    return parts.join('')
+  }
+
+  /** For ids that come one by one. */
+  incrementalDecoder(options: DecodeOptions = {}): IncrementalDecoder {
+    return new IncrementalDecoder(this, options)
+  }
+
+  /** The token as the vocabulary writes it, such as `Ġthe`. */
+  idToToken(id: number): string | undefined {
+    return this.#tokens[id]
+  }
+
+  tokenToId(token: string): number | undefined {
+    return this.#ids.get(token)
+  }
+
+  isSpecial(id: number): boolean {
+    return this.#special.has(id)
+  }
+
+  /** Ids of all special tokens. */
+  get specialTokenIds(): ReadonlySet<number> {
+    return this.#special
+  }
+
+  /** A named special token of tokenizer_config.json, such as `bos_token`. */
+  specialToken(name: string): { readonly token: string; readonly id: number } | undefined {
+    const token = this.config.specialTokens.get(name)
+    const id = token === undefined ? undefined : this.#ids.get(token)
+    return token === undefined || id === undefined ? undefined : { token, id }
+  }
+
+  /**
+   * What one token adds in the middle of a text: `" the"`, or bytes that are part of a character.
+   * @throws TOKEN_ID it has no token
+   */
+  tokenText(id: number): TokenText {
+    const token = this.idToToken(id)
+    if (token === undefined) throw this.#noToken(id)
+    const bytes = tokenBytes(this.decoder.token(token))
+    return { token: decodeUtf8(bytes), bytes }
+  }
+
+  #noToken(id: number) {
+    return tokenizerError(
+      'TOKEN_ID',
+      `${String(id)} is no token id of this tokenizer, which has ${this.vocabSize} tokens from 0 to ${this.#tokens.length - 1}`,
+    )
+  }
+}
