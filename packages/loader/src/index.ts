@@ -1,4 +1,7 @@
 export * from './checkpoint.ts'
+export * from './config.ts'
+export * from './dummy.ts'
 export * from './errors.ts'
+export * from './hub.ts'
 export { type OpenOptions, openSafetensors, SafetensorsFile } from './safetensors.ts'
 export type { SafetensorsHeader, TensorEntry } from './safetensors-header.ts'
