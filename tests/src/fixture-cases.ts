@@ -1,0 +1,65 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { HostArray, NamedArray } from '@aphrodite/tensor'
+import { readSafetensors } from '@aphrodite/testing'
+
+const root = fileURLToPath(new URL('../fixtures/hf', import.meta.url))
+export const FIXTURES = readdirSync(root)
+
+/** What Hugging Face computed for one prompt, in float32. */
+export interface ReferencePrompt {
+  readonly prompt: number[]
+  /** By position; prompts of 90 tokens have the last alone. */
+  readonly logits: ReadonlyMap<number, Float32Array>
+  readonly greedy: number[]
+  /** Between the two best logits at each step of `greedy`. */
+  readonly gap: Float32Array
+}
+
+export interface Fixture {
+  readonly directory: string
+  readonly config: Record<string, unknown>
+  readonly weights: NamedArray[]
+  readonly prompts: ReferencePrompt[]
+}
+
+/** NTK that follows the length cannot be compared once a sequence outgrows the original 64 positions. */
+const compared = (name: string): number[] => (name === 'llama-rope-dynamic' ? [0, 1] : [0, 1, 2])
+
+export function readFixture(name: string): Fixture {
+  const directory = join(root, name)
+  const arrays = readSafetensors(join(directory, 'reference.safetensors'))
+  return {
+    directory,
+    config: JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8')) as Record<string, unknown>,
+    weights: Object.entries(readSafetensors(join(directory, 'model.safetensors'))).map(([name, array]) => ({ name, array })),
+    prompts: compared(name).map((k) => {
+      const prompt = [...ints(arrays[`prompt.${k}`]!)]
+      const logits = arrays[`logits.${k}`]!
+      const [rows, vocab] = logits.shape as [number, number]
+      const values = floats(logits)
+      return {
+        prompt,
+        logits: new Map(Array.from({ length: rows }, (_, i) => [prompt.length - rows + i, values.subarray(i * vocab, (i + 1) * vocab)])),
+        greedy: [...ints(arrays[`greedy.${k}`]!)],
+        gap: floats(arrays[`gap.${k}`]!),
+      }
+    }),
+  }
+}
+
+const ints = ({ bytes }: HostArray) => new Int32Array(bytes.slice().buffer)
+const floats = ({ bytes }: HostArray) => new Float32Array(bytes.slice().buffer)
+
+/** ‖x - y‖ / ‖y‖; NaN anywhere gives NaN, which no bound accepts. */
+export function relativeError(x: Float32Array, y: Float32Array): number {
+  if (x.length !== y.length) return Number.NaN
+  let difference = 0
+  let size = 0
+  for (let i = 0; i < y.length; i++) {
+    difference += (x[i]! - y[i]!) ** 2
+    size += y[i]! ** 2
+  }
+  return Math.sqrt(difference / size)
+}
