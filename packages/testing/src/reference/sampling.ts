@@ -149,17 +149,17 @@ export function keptTokens(logits: Float64Array, { temperature, topK, topP, minP
 }
 
 /**
- * An exponential race: token id has the waiting time -log(1 - u) with u = (word + 0.5) / 2^32, and the token of the greatest
- * weight / time wins, which is token i with probability weight_i / sum of weights. The word is number id mod 4 of
- * Philox4x32-10 at the counter (floor(id / 4), token index, 0, 0) under the key of the two seed words. No state and no order,
- * so a draw is the same however the vocabulary is divided among threads.
+ * An exponential race: token id has the waiting time -log(1 - u), and the token of the greatest weight / time wins (ties: the
+ * lower id), which is token i with probability weight_i / sum of weights. u = min((word + 0.5) / 2^32, 1 - 2^-24), where word is
+ * number floor(id / 16) mod 4 of Philox4x32-10 at the counter (16 · floor(id / 64) + id mod 16, token index, 0, 0) under the key
+ * of the two seed words. No state and no order, so a draw is the same however the vocabulary is divided among threads.
  */
 export function draw(kept: readonly KeptToken[], [seed0, seed1, index]: readonly [number, number, number]): number {
   let best = kept[0]!.id
   let bestRate = -1
   for (const { id, weight } of kept) {
-    const word = philox([id >>> 2, index >>> 0, 0, 0], [seed0 >>> 0, seed1 >>> 0])[id & 3]!
-    const rate = weight / -Math.log1p(-(word + 0.5) / 2 ** 32)
+    const word = philox([((id >>> 6) << 4) | (id & 15), index >>> 0, 0, 0], [seed0 >>> 0, seed1 >>> 0])[(id >>> 4) & 3]!
+    const rate = weight / -Math.log1p(-Math.min((word + 0.5) / 2 ** 32, 1 - 2 ** -24))
     if (rate > bestRate || (rate === bestRate && id < best)) {
       best = id
       bestRate = rate

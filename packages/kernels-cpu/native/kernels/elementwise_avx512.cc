@@ -1,0 +1,2 @@
+#define KERNEL_NS elementwise_avx512
+#include "elementwise_impl.h"

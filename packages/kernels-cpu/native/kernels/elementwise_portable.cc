@@ -1,0 +1,2 @@
+#define KERNEL_NS elementwise_portable
+#include "elementwise_impl.h"

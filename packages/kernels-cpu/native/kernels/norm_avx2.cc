@@ -1,0 +1,2 @@
+#define KERNEL_NS norm_avx2
+#include "norm_impl.h"

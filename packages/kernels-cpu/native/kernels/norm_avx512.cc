@@ -1,0 +1,2 @@
+#define KERNEL_NS norm_avx512
+#include "norm_impl.h"

@@ -1,0 +1,2 @@
+#define KERNEL_NS norm_portable
+#include "norm_impl.h"

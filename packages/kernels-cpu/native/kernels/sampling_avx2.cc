@@ -1,0 +1,2 @@
+#define KERNEL_NS sampling_avx2
+#include "sampling_impl.h"

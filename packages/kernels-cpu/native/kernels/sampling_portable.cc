@@ -1,0 +1,2 @@
+#define KERNEL_NS sampling_portable
+#include "sampling_impl.h"
