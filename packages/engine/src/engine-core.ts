@@ -206,7 +206,6 @@ export class EngineCore {
   /** Takes in what a step has computed of one sequence. */
   #advance(sequence: Sequence): void {
     const { request } = sequence
-    const { params, eosIds, stopIds } = request.plan
     const draws = sequence.draws
     const ends = sequence.reachesEnd
     sequence.computed += sequence.scheduled
@@ -218,12 +217,20 @@ export class EngineCore {
       // The prompt is in the cache now: the other answers start from there.
       if (request.answers.length === 1) for (let i = 1; i < request.unfinished; i++) this.#begin(request, i)
     }
-    if (!draws) return this.#finish(sequence, 'length', [])
+    if (draws) this.#take(sequence)
+    else this.#finish(sequence, 'length', [])
+  }
+
+  /** Adds the token that was drawn, and looks whether it is the last. */
+  #take(sequence: Sequence): void {
+    const { request } = sequence
+    const { params, eosIds, stopIds } = request.plan
 
     const token = sequence.drawn
     if (!(token >= 0 && token < this.vocabSize)) {
       const why = `no token could be drawn for request "${request.id}": its logits are not numbers. Are the weights right for this dtype?`
-      return this.#fail(request, engineError('STEP_FAILED', why))
+      this.#fail(request, engineError('STEP_FAILED', why))
+      return
     }
     sequence.append(token)
     this.#generatedTokens++
