@@ -49,15 +49,15 @@ export function createCpuDevice(options: CpuDeviceOptions = {}): CpuDevice {
       throw kernelsCpuError('BAD_OPTION', `createCpuDevice has no option "${name}".${didYouMean(name, Object.keys(CPU_DEVICE_DEFAULTS))}`)
   }
   const native = loadNative()
-  const { isa, pin } = { ...CPU_DEVICE_DEFAULTS, ...options }
+  const { threads: asked = CPU_DEVICE_DEFAULTS.threads, pin = CPU_DEVICE_DEFAULTS.pin, isa = CPU_DEVICE_DEFAULTS.isa } = options
   const best = native.bestIsa()
   const level = isa === 'auto' ? best : ISAS.indexOf(isa)
   if (level < 0) throw kernelsCpuError('BAD_OPTION', `isa is "${isa}"; there are auto, ${ISAS.join(', ')}.${didYouMean(String(isa), ISAS)}`)
   if (level > best) throw kernelsCpuError('BAD_OPTION', `isa is "${isa}", but this processor has only ${ISAS[best]}. Use "auto".`)
   const { cores, physical } = orderCores(native.allowedCores())
-  const threads = options.threads || defaultThreads(physical)
+  const threads = asked === 0 ? defaultThreads(physical) : asked
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024)
-    throw kernelsCpuError('BAD_OPTION', `threads is ${options.threads}; it should be 1 … 1024, or 0 for one a physical core.`)
+    throw kernelsCpuError('BAD_OPTION', `threads is ${asked}; it should be 1 … 1024, or 0 for one a physical core.`)
   // More threads than cores take turns: then nobody may wait by spinning, and a core each is not to be had.
   const enough = threads <= cores.length
   const pinned = pin && enough && cores.every((core) => core < 1024) ? cores.slice(0, threads) : undefined
@@ -88,8 +88,14 @@ export class CpuDevice implements Device {
   supports = (dtype: DType): boolean => dtype === 'f32' || (dtype === 'bf16' && this.isa === 'avx512-bf16')
 
   allocate(bytes: number): number {
-    const address = this.#native.allocate(this.#context, bytes)
-    if (address === 0) throw tensorError('OUT_OF_MEMORY', `the system has no ${bytes} bytes left. Use a smaller model, context or cache.`)
+    // The system would hand out addresses without memory behind them, and end the process when they are used.
+    const free = bytes < 1 << 20 ? Number.POSITIVE_INFINITY : memoryInfo().free
+    const address = bytes > free ? 0 : this.#native.allocate(this.#context, bytes)
+    if (address === 0)
+      throw tensorError(
+        'OUT_OF_MEMORY',
+        `${bytes} bytes are wanted and ${Math.min(free, memoryInfo().free)} are free. Use a smaller model, context or cache.`,
+      )
     return address
   }
   release(address: number): void {

@@ -2,7 +2,7 @@ import { Arena, type FloatDType, type Tensor, type WeightFormat } from '@aphrodi
 import { afterAll, describe, expect, it } from 'vitest'
 import { type CpuDevice, createCpuDevice, ISAS } from '../src/device.ts'
 import { loadNative } from '../src/native.ts'
-import { noise, rounded } from './numbers.ts'
+import { cached, noise, rounded, sameBits } from './numbers.ts'
 
 const FORMATS: WeightFormat[] = ['f32', 'bf16', 'f16']
 const FLOATS: FloatDType[] = ['f32', 'bf16', 'f16']
@@ -18,6 +18,8 @@ const SHAPES = [
 ] as const
 const BATCHES = [...Array.from({ length: 33 }, (_, i) => i + 1), 64, 65, 100, MOST]
 
+const numbers = cached((n, seed, dtype) => rounded(noise(n, seed), dtype))
+
 describe.each(isas)('linear on %s', (isa) => {
   const devices: CpuDevice[] = [
     createCpuDevice({ isa, threads: 2 }),
@@ -32,9 +34,9 @@ describe.each(isas)('linear on %s', (isa) => {
     '%s weights, %s rows: near float64, the same bits in every batch and with any threads',
     (format, dtype) => {
       for (const [n, k] of SHAPES) {
-        const weight = rounded(noise(n * k, n + k), format)
-        const rows = rounded(noise(MOST * k, n), dtype)
-        const bias = rounded(noise(n, 3), dtype)
+        const weight = numbers(n * k, n + k, format)
+        const rows = numbers(MOST * k, n, dtype)
+        const bias = numbers(n, 3, dtype)
         const alone = new Float32Array(MOST * n)
         for (const device of devices) {
           const arena = new Arena(device, 1 << 20)
@@ -115,9 +117,6 @@ describe.each(isas)('linear on %s', (isa) => {
     arena.release()
   })
 })
-
-const sameBits = (a: Float32Array, b: Float32Array): boolean =>
-  Buffer.compare(new Uint8Array(a.buffer, a.byteOffset, a.byteLength), new Uint8Array(b.buffer, b.byteOffset, b.byteLength)) === 0
 
 /** The largest error of the first rows against float64, in units of the output's root mean square. */
 function worst(got: Float32Array, x: Float32Array, w: Float32Array, bias: Float32Array, n: number, k: number): number {

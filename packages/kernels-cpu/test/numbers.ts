@@ -26,3 +26,17 @@ export function rounded(x: Float32Array, dtype: FloatDType): Float32Array {
     return Math.abs(r) > most ? Math.sign(v) * Number.POSITIVE_INFINITY : r
   })
 }
+
+/** Whether two arrays hold the same bits. Much faster than a comparison number by number. */
+export const sameBits = (a: Float32Array, b: Float32Array): boolean =>
+  Buffer.compare(new Uint8Array(a.buffer, a.byteOffset, a.byteLength), new Uint8Array(b.buffer, b.byteOffset, b.byteLength)) === 0
+
+/** The same numbers for the same arguments, made once. */
+export function cached(make: (n: number, seed: number, dtype: FloatDType) => Float32Array): typeof make {
+  const made = new Map<string, Float32Array>()
+  return (n, seed, dtype) => {
+    const key = `${n} ${seed} ${dtype}`
+    if (!made.has(key)) made.set(key, make(n, seed, dtype))
+    return made.get(key)!
+  }
+}
