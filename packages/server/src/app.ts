@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { LanguageModel } from '@aphrodite/llm'
 import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
-import fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
 import { shuttingDown } from './api-error.ts'
 import { requireKey } from './auth.ts'
 import type { ServerContext } from './context.ts'
@@ -38,7 +38,7 @@ export function createServer(llm: LanguageModel, options: ServerOptions = {}): F
   }
   const app = fastify({
     ...logging(resolved),
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: resolved.bodyLimit,
     requestTimeout: resolved.requestTimeout,
     genReqId: ({ headers }) => requestId(headers['x-request-id']),
@@ -62,6 +62,7 @@ export function createServer(llm: LanguageModel, options: ServerOptions = {}): F
   const keys = [resolved.apiKey].flat()
   if (keys.length > 0) requireKey(app, keys)
   if (resolved.logRequests) logRequests(app)
+  cutOffSlowReaders(app, resolved.slowReaderTimeout)
   closeGracefully(app, lifetime, resolved.shutdownTimeout)
 
   app.register(async (scoped) => {
@@ -85,8 +86,16 @@ const requestId = (given: string | string[] | undefined): string =>
 
 function logRequests(app: FastifyInstance): void {
   app.addHook('onResponse', async (request, reply) => {
-    const { method, url, id } = request
-    request.log.info({ id, method, path: url.split('?', 1)[0], status: reply.raw.statusCode, ms: Math.round(reply.elapsedTime) }, 'request')
+    const { method, url } = request
+    request.log.info({ method, path: url.split('?', 1)[0], status: reply.raw.statusCode, ms: Math.round(reply.elapsedTime) }, 'request')
+  })
+}
+
+/** For whole answers: a socket that takes nothing for so long is closed. Streams have a rule of their own, in sse.ts. */
+function cutOffSlowReaders(app: FastifyInstance, timeout: number): void {
+  app.addHook('onSend', async (_request, reply, payload) => {
+    if (typeof payload === 'string' && payload.length > 16 * 1024) reply.raw.setTimeout(timeout, () => reply.raw.destroy())
+    return payload
   })
 }
 

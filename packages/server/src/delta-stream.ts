@@ -81,6 +81,7 @@ export async function streamAnswers(
       else events.schedule()
       const room = events.room()
       if (room) await room
+      if (scope.signal.aborted) return
     }
   }
 

@@ -12,7 +12,7 @@ export type TokenName = (token: Token) => string
 export const tokenName = (asIds: boolean | undefined): TokenName => (asIds ? ({ tokenId }) => `token_id:${tokenId}` : ({ token }) => token)
 
 /** JSON has no infinity, and a log-probability may be one: OpenAI writes -9999. */
-const finite = (logprob: number): number => (logprob < -9999 ? -9999 : logprob)
+const finite = (logprob: number): number => Math.max(logprob, -9999)
 
 /** Log-probabilities of /v1/chat/completions. */
 export const chatLogprobs = (tokens: readonly TokenLogprobs[], name: TokenName): ChatLogprobs => ({

@@ -119,6 +119,7 @@ export class EventStream {
         clearTimeout(timer)
         raw.off('drain', done)
         raw.off('close', done)
+        this.#scope.signal.removeEventListener('abort', done)
         resolve()
       }
       const timer = setTimeout(() => {
@@ -128,6 +129,7 @@ export class EventStream {
       }, this.#options.slowReaderTimeout)
       raw.on('drain', done)
       raw.on('close', done)
+      this.#scope.signal.addEventListener('abort', done)
     })
   }
 

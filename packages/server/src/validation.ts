@@ -31,17 +31,15 @@ export function validationError(errors: readonly FastifySchemaValidationError[],
   }
   const param = path[0] ?? null
   if (node?.['x-expected'] !== undefined) {
-    return new ApiError(400, codeOf(first.keyword), `${name} should be ${node['x-expected']}, is ${shown(value)}.`, { param })
+    return new ApiError(400, 'invalid_value', `${name} should be ${node['x-expected']}, is ${shown(value)}.`, { param })
   }
   if (first.keyword === 'required') {
     const missing = (first.params['requiredProperties'] as string[])[0] ?? ''
     const whole = name === '' ? missing : `${name}.${missing}`
     return new ApiError(400, 'missing_required_parameter', `${whole} is missing.`, { param: param ?? missing })
   }
-  if (first.keyword === 'additionalProperties') {
-    const extra = (first.params['additionalProperties'] as string[])[0] ?? ''
-    return new ApiError(400, 'unknown_parameter', `${name} has no field ${shown(extra)}.`, { param })
-  }
+  // A property that `additionalProperties: false` shuts out.
+  if (first.keyword === 'boolean') return new ApiError(400, 'unknown_parameter', `There is no field ${name}.`, { param })
   return new ApiError(400, codeOf(first.keyword), `${name || 'The body'} ${should(first)}, is ${shown(value)}.`, { param })
 }
 

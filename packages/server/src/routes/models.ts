@@ -4,6 +4,8 @@ import { type ServerContext, servedModel } from '../context.ts'
 import { jsonOf, refusals } from '../openapi.ts'
 import { type Model, ModelListSchema, ModelSchema } from '../schemas/models.ts'
 
+const ModelParams = Type.Object({ model: Type.String({ description: 'The name; slashes may be escaped.' }) })
+
 export function modelRoutes(app: FastifyInstance, context: ServerContext): void {
   const { llm, modelNames, created } = context
   const model = (id: string): Model => ({
@@ -27,12 +29,13 @@ export function modelRoutes(app: FastifyInstance, context: ServerContext): void 
 
   // Names may have slashes, sent as they are or escaped.
   app.get<{ Params: { '*': string } }>('/v1/models/*', {
+    // OpenAPI has no wildcards: there the rest of the path is a parameter.
+    config: { swaggerTransform: ({ schema }) => ({ schema: { ...schema, params: ModelParams }, url: '/v1/models/:model' }) },
     schema: {
       summary: 'One of them.',
       tags: ['OpenAI'],
-      params: Type.Object({ '*': Type.String({ description: 'The name.' }) }),
       response: { 200: jsonOf('The model.', ModelSchema), ...refusals(401, 404) },
     },
-    handler: async ({ params }) => model(servedModel({ ...context, modelNames: modelNames }, params['*'])),
+    handler: async ({ params }) => model(servedModel(context, params['*'])),
   })
 }
