@@ -91,9 +91,14 @@ export const SERVER: FlagGroup = {
     { name: 'host', type: string, help: 'address to listen on; 0.0.0.0 for all', default: '127.0.0.1' },
     { name: 'port', type: count(0), help: '0: any free one', default: '2242' },
     { name: 'api-key', type: string, help: 'demand it as a bearer token', default: 'none' },
-    { name: 'served-model-name', type: string, help: 'what requests call the model', default: 'the model' },
+    {
+      name: 'served-model-name',
+      type: { kind: 'list' },
+      help: 'what requests may call the model; repeatable, the first is in answers',
+      default: 'the model',
+    },
     { name: 'cors-origin', type: { kind: 'list' }, help: 'origin that browsers may call from; repeatable, * for all', default: 'none' },
-    { name: 'body-limit', type: { kind: 'bytes' }, help: 'largest request', default: '8MiB' },
+    { name: 'body-limit', type: { kind: 'bytes' }, help: 'largest request', default: '4MiB' },
     { name: 'log-requests', type: boolean, help: 'a line for every request', default: 'false' },
   ],
 }

@@ -22,7 +22,7 @@ export function llmOptions(positionals: readonly string[], settings: Settings, c
     throw cliError('BAD_COMMAND', `aphrodite ${command} needs a model: a folder, or a hub id such as Qwen/Qwen3-0.6B`)
   if (rest.length) throw cliError('BAD_COMMAND', `aphrodite ${command} takes one model; "${rest[0]}" is one too many`)
   const names = ENGINE_GROUPS.flatMap((g) => g.flags.map((f) => f.name))
-  return { model, ...pick(settings, [...names, 'served-model-name']) }
+  return { model, ...pick(settings, names) }
 }
 
 export const samplingParams = (settings: Settings): Partial<SamplingParams> =>

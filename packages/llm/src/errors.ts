@@ -3,6 +3,8 @@ import { AphroditeError } from '@aphrodite/tensor'
 /** The codes of `@aphrodite/llm`. */
 export const LLM_ERRORS = [
   'BAD_OPTION',
+  'BAD_PLUGIN',
+  'BAD_REFERENCE',
   'NO_DEVICE',
   'NOT_SUPPORTED',
   'NO_TOKENIZER',

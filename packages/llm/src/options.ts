@@ -72,7 +72,6 @@ const CHECKS: Readonly<Record<keyof LLMOptions, Check>> = {
   threads: count(1, 1024),
   pinThreads: boolean,
   plugins: (v) => (Array.isArray(v) && v.every((p) => typeof p === 'string') ? undefined : 'should be a list of module names'),
-  servedModelName: string,
   seed: count(0, 2 ** 32 - 1),
   onProgress: (v) => (typeof v === 'function' ? undefined : 'should be a function'),
 }

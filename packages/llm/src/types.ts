@@ -27,8 +27,6 @@ export interface LLMOptions {
   readonly pinThreads?: boolean
   /** Modules that register models, imported in the engine's thread too. */
   readonly plugins?: readonly string[]
-  /** What the model is called over HTTP; the default is `model`. */
-  readonly servedModelName?: string
   readonly seed?: number
   /** Progress for people: `weights: 1.2 of 2.4 GB`. */
   readonly onProgress?: (message: string) => void
@@ -117,6 +115,8 @@ export interface LLMInfo {
   /** Bytes of weights that one decode step reads, and floating-point operations of the linear layers for one token (head left out). */
   readonly bytesPerStep: number
   readonly flopsPerToken: number
+  /** Prompts longer than this cannot be compared with an uncached computation (dynamic NTK); null: none are. */
+  readonly lengthBound: number | null
   readonly ledger: MemoryLedger
 }
 

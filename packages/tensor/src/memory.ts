@@ -8,6 +8,11 @@ import { PackedWeight, type WeightFormat } from './weight.ts'
 export const ALIGNMENT = 256
 const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNMENT
 
+export interface Slab {
+  readonly address: number
+  readonly bytes: number
+}
+
 /**
  * Weights and caches: allocated once, freed together. It grows by slabs, so that nobody needs to know the total beforehand.
  * `slabBytes`: the least that is asked of the device at a time.
@@ -15,7 +20,7 @@ const aligned = (bytes: number): number => Math.ceil(bytes / ALIGNMENT) * ALIGNM
 export class Arena implements Memory {
   readonly device: Device
   readonly #slabBytes: number
-  readonly #slabs: number[] = []
+  readonly #slabs: Slab[] = []
   #cursor = 0
   #left = 0
   #used = 0
@@ -24,6 +29,11 @@ export class Arena implements Memory {
   constructor(device: Device, slabBytes = 64 << 20) {
     this.device = device
     this.#slabBytes = slabBytes
+  }
+
+  /** The memory that the device gave: for measuring over the very bytes that a model is read from. */
+  get slabs(): readonly Slab[] {
+    return this.#slabs
   }
 
   /** Bytes handed out so far, alignment included. */
@@ -47,7 +57,7 @@ export class Arena implements Memory {
     if (bytes > this.#left) {
       const slab = Math.max(bytes, this.#slabBytes)
       this.#cursor = this.device.allocate(slab)
-      this.#slabs.push(this.#cursor)
+      this.#slabs.push({ address: this.#cursor, bytes: slab })
       this.#left = slab
     }
     const address = this.#cursor
@@ -60,7 +70,7 @@ export class Arena implements Memory {
   /** Gives everything back to the device; tensors from here must not be used after it. */
   release(): void {
     this.#block.live = false
-    for (const address of this.#slabs.splice(0)) this.device.release(address)
+    for (const { address } of this.#slabs.splice(0)) this.device.release(address)
     this.#left = this.#used = 0
   }
 }

@@ -1,7 +1,6 @@
 import { LLM, type LLMInfo } from '@aphrodite/llm'
-import { createServer } from '@aphrodite/server'
+import { createServer, listen, type ServerOptions } from '@aphrodite/server'
 import type { Command } from '../command.ts'
-import { cliError } from '../errors.ts'
 import { ENGINE_GROUPS, SERVER } from '../flags.ts'
 import { llmOptions } from '../llm-options.ts'
 import { gigabytes, progressPrinter, thousands } from '../progress.ts'
@@ -16,17 +15,16 @@ export const runCommand: Command = {
     const started = performance.now()
     const llm = await LLM.create({ ...llmOptions(positionals, settings, 'run'), onProgress: progressPrinter() })
     const app = createServer(llm, serverOptions(settings))
-    const host = (settings.get('host') as string | undefined) ?? '127.0.0.1'
-    const port = (settings.get('port') as number | undefined) ?? 2242
+    const host = settings.get('host') as string | undefined
+    const port = settings.get('port') as number | undefined
+    let url: string
     try {
-      await app.listen({ host, port })
+      url = await listen(app, { ...(host !== undefined && { host }), ...(port !== undefined && { port }) })
     } catch (error) {
       await llm.close()
-      throw listenError(error, host, port)
+      throw error
     }
-    const address = app.server.address()
-    const url = `http://${host.includes(':') ? `[${host}]` : host}:${typeof address === 'object' && address ? address.port : port}`
-    console.log(banner(llm.info, url, (performance.now() - started) / 1000, llm.hasChatTemplate))
+    console.log(banner(llm.info, modelNames(settings)[0] ?? llm.info.model, url, (performance.now() - started) / 1000, llm.hasChatTemplate))
     await stopSignal()
     console.log('stopping: no new requests; running ones end')
     await app.close()
@@ -35,40 +33,27 @@ export const runCommand: Command = {
   },
 }
 
-function serverOptions(settings: Settings) {
+const modelNames = (settings: Settings): readonly string[] => (settings.get('served-model-name') as readonly string[] | undefined) ?? []
+
+function serverOptions(settings: Settings): ServerOptions {
   const apiKey = settings.get('api-key') as string | undefined
   const corsOrigins = settings.get('cors-origin') as readonly string[] | undefined
   const bodyLimit = settings.get('body-limit') as number | undefined
   const logRequests = settings.get('log-requests') as boolean | undefined
   return {
+    ...(modelNames(settings).length > 0 && { servedModelNames: modelNames(settings) }),
     ...(apiKey !== undefined && { apiKey }),
     ...(corsOrigins !== undefined && { corsOrigins }),
     ...(bodyLimit !== undefined && { bodyLimit }),
-    ...(logRequests !== undefined && { logRequests }),
+    ...(logRequests && { logRequests, logger: true }),
   }
 }
 
-function listenError(error: unknown, host: string, port: number): unknown {
-  const code = (error as NodeJS.ErrnoException).code
-  if (code === 'EADDRINUSE')
-    return cliError(
-      'PORT_IN_USE',
-      `${host}:${port} is taken by another process. Stop it, or take another: --port ${port + 1}, or --port 0 for any free one.`,
-    )
-  if (code === 'EACCES') return cliError('PORT_IN_USE', `this user may not listen on port ${port}. Take one above 1023: --port 2242`)
-  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND')
-    return cliError(
-      'PORT_IN_USE',
-      `${host} is no address of this machine. 127.0.0.1 is this machine alone, 0.0.0.0 every network it is on.`,
-    )
-  return error
-}
-
-function banner(info: LLMInfo, url: string, seconds: number, chat: boolean): string {
+function banner(info: LLMInfo, name: string, url: string, seconds: number, chat: boolean): string {
   const { ledger } = info
   const curl = chat
-    ? `curl ${url}/v1/chat/completions -H 'content-type: application/json' -d '{"messages": [{"role": "user", "content": "What is 31 + 65?"}], "temperature": 0}'`
-    : `curl ${url}/v1/completions -H 'content-type: application/json' -d '{"prompt": "Once upon a time", "max_tokens": 32}'`
+    ? `curl ${url}/v1/chat/completions -H 'content-type: application/json' -d '{"model": "${name}", "messages": [{"role": "user", "content": "What is 31 + 65?"}], "temperature": 0}'`
+    : `curl ${url}/v1/completions -H 'content-type: application/json' -d '{"model": "${name}", "prompt": "Once upon a time", "max_tokens": 32}'`
   return `
   Aphrodite is ready (${seconds.toFixed(1)} s)
 

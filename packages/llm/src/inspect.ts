@@ -1,0 +1,110 @@
+import { cachingLayers, unquantized } from '@aphrodite/layers'
+import { openCheckpoint, readConfig, resolveModel, type TensorInfo } from '@aphrodite/loader'
+import { Arena, type Device, singleRank, sizeOf } from '@aphrodite/tensor'
+import { openDevice } from './devices.ts'
+import { chooseDType, DTYPE_NAME } from './dtype.ts'
+import { buildModel } from './model-loading.ts'
+import { resolveOptions } from './options.ts'
+import type { LLMOptions } from './types.ts'
+
+export interface CacheGroupReport {
+  readonly kind: string
+  readonly layers: number
+  /** Tokens that are kept; 0: all. */
+  readonly window: number
+  readonly bytesPerToken: number
+}
+
+export interface ModelReport {
+  readonly folder: string
+  readonly config: Readonly<Record<string, unknown>>
+  readonly dtype: string
+  readonly device: string
+  readonly parameters: number
+  readonly weightBytes: number
+  readonly cacheGroups: readonly CacheGroupReport[]
+  readonly bytesPerSequence: number
+  readonly maxModelLen: number
+  readonly freeMemory: number
+  readonly weights: readonly Pick<TensorInfo, 'name' | 'dtype' | 'shape'>[]
+}
+
+/** What a model is and what it will need, from config.json and the headers of its weights: nothing is loaded. */
+export async function inspectModel(given: LLMOptions): Promise<ModelReport> {
+  const options = resolveOptions(given)
+  const folder = await resolveModel(options.model, options.revision === undefined ? {} : { revision: options.revision })
+  const config = readConfig(folder)
+  const model = await buildModel(config)
+  const dtype = chooseDType(options.dtype, config.json)
+  const device = openDevice({ ...options, pinThreads: false }, () => {})
+  try {
+    const counting = countingDevice(device)
+    const arena = new Arena(counting)
+    const expected = model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization: unquantized })
+    const groups = new Map<string, CacheGroupReport>()
+    for (const spec of cachingLayers(model).map((layer) => layer.cacheSpec())) {
+      const window = spec.kind === 'paged' ? spec.window : 0
+      const bytes = spec.kind === 'paged' ? spec.kvHeads * (spec.keyDim + spec.valueDim) * sizeOf(dtype) : 0
+      const key = `${spec.kind} ${window}`
+      const before = groups.get(key) ?? { kind: spec.kind, layers: 0, window, bytesPerToken: 0 }
+      groups.set(key, { ...before, layers: before.layers + 1, bytesPerToken: before.bytesPerToken + bytes })
+    }
+    const maxModelLen = options.maxModelLen ?? model.maxModelLen
+    const weights =
+      options.loadFormat === 'dummy'
+        ? [...expected.slots].map(([name, slots]) => ({ name, dtype, shape: slots[0]!.shape }))
+        : tensorsOf(folder)
+    return {
+      folder,
+      config: config.json,
+      dtype: DTYPE_NAME[dtype],
+      device: device.description,
+      parameters: [...expected.slots.values()].reduce((sum, slots) => sum + slots[0]!.shape.reduce((a, b) => a * b, 1), 0),
+      weightBytes: arena.usedBytes,
+      cacheGroups: [...groups.values()],
+      bytesPerSequence: [...groups.values()].reduce(
+        (sum, g) => sum + g.bytesPerToken * (g.window ? Math.min(g.window, maxModelLen) : maxModelLen),
+        0,
+      ),
+      maxModelLen,
+      freeMemory: device.memory().free,
+      weights,
+    }
+  } finally {
+    device.close()
+  }
+}
+
+function tensorsOf(folder: string): readonly TensorInfo[] {
+  const checkpoint = openCheckpoint(folder)
+  const { tensors } = checkpoint
+  checkpoint.close()
+  return tensors
+}
+
+/** The device's layouts without its memory: addresses that nobody may touch, and kernels and copies that do nothing. */
+function countingDevice(device: Device): Device {
+  let next = 1 << 20
+  const nothing = () => {}
+  return {
+    kind: device.kind,
+    description: device.description,
+    kernels: new Proxy(device.kernels, { get: () => nothing }),
+    supports: (dtype) => device.supports(dtype),
+    allocate(bytes) {
+      const address = next
+      next += Math.ceil(bytes / (1 << 20)) * (1 << 20)
+      return address
+    },
+    release: nothing,
+    memory: () => device.memory(),
+    upload: nothing,
+    download: (src) => new Float32Array(src.size),
+    packedBytes: (format, outFeatures, inFeatures) => device.packedBytes(format, outFeatures, inFeatures),
+    pack: nothing,
+    unpack: (src) => new Float32Array(src.outFeatures * src.inFeatures),
+    pageBytes: (shape) => device.pageBytes(shape),
+    synchronize: async () => {},
+    close: nothing,
+  }
+}

@@ -1,0 +1,91 @@
+import { type CausalLM, ParallelLMHead, unquantized, VocabParallelEmbedding, type WeightMap, walk } from '@aphrodite/layers'
+import { dummyTensors, type ModelConfig, openCheckpoint } from '@aphrodite/loader'
+import { ModelRegistry } from '@aphrodite/models'
+import { Arena, type Device, type FloatDType, product, singleRank } from '@aphrodite/tensor'
+import { llmError } from './errors.ts'
+import type { ResolvedOptions } from './options.ts'
+
+export interface LoadedModel {
+  readonly model: CausalLM
+  readonly arena: Arena
+  readonly parameters: number
+  readonly bytesPerStep: number
+  readonly flopsPerToken: number
+}
+
+/** Builds the model that config.json describes: declared, not yet materialised. */
+export async function buildModel(config: ModelConfig): Promise<CausalLM> {
+  if (config.json['quantization_config']) {
+    const method = (config.json['quantization_config'] as Record<string, unknown>)['quant_method']
+    throw llmError(
+      'NOT_SUPPORTED',
+      `config.json: quantization_config names the method ${JSON.stringify(method)}; this version reads float32, float16 and bfloat16 weights only`,
+    )
+  }
+  return ModelRegistry.create(config.json, config.path)
+}
+
+/** Allocates the model on a device and fills it from its checkpoint, or with random numbers for `loadFormat: 'dummy'`. */
+export function loadModel(
+  model: CausalLM,
+  device: Device,
+  dtype: FloatDType,
+  folder: string,
+  options: ResolvedOptions,
+  say: (message: string) => void,
+): LoadedModel {
+  const arena = new Arena(device)
+  try {
+    const weights = model.materialize({ device, arena, tp: singleRank, dtype, quantization: unquantized })
+    if (options.loadFormat === 'dummy') {
+      say('weights: random numbers')
+      model.loadWeights(dummyTensors(expectedOf(weights), dtype, options.seed ?? 0))
+    } else loadCheckpoint(model, folder, say)
+    return { model, arena, ...sizesOf(model, weights, arena) }
+  } catch (error) {
+    arena.release()
+    throw error
+  }
+}
+
+const expectedOf = (weights: WeightMap): { name: string; shape: readonly number[] }[] =>
+  [...weights.slots].map(([name, slots]) => ({ name, shape: slots[0]!.shape }))
+
+function loadCheckpoint(model: CausalLM, folder: string, say: (message: string) => void): void {
+  let last = 0
+  const checkpoint = openCheckpoint(folder, {
+    onProgress: ({ loadedBytes, totalBytes }) => {
+      if (loadedBytes - last < totalBytes / 20 && loadedBytes < totalBytes) return
+      last = loadedBytes
+      say(`weights: ${(loadedBytes / 1e6).toFixed(0)} of ${(totalBytes / 1e6).toFixed(0)} MB`)
+    },
+  })
+  try {
+    model.loadWeights(checkpoint)
+  } finally {
+    checkpoint.close()
+  }
+}
+
+/** What one step reads and computes: a table that is only looked up is not read, a tied one is the head's. */
+export function sizesOf(
+  model: CausalLM,
+  weights: WeightMap,
+  arena: Arena,
+): Pick<LoadedModel, 'parameters' | 'bytesPerStep' | 'flopsPerToken'> {
+  const paths = (kind: new (...args: never[]) => unknown) =>
+    [...walk(model)].filter(([, m]) => m instanceof kind).map(([path]) => `${path}.weight`)
+  const tables = paths(VocabParallelEmbedding)
+  const heads = paths(ParallelLMHead).filter((name) => weights.slots.has(name))
+  let parameters = 0
+  let linear = 0
+  let table = 0
+  for (const [name, slots] of weights.slots) {
+    const size = product(slots[0]!.shape)
+    parameters += size
+    if (tables.includes(name)) table += size
+    else if (slots[0]!.shape.length === 2 && !heads.includes(name)) linear += size
+  }
+  const perParameter = arena.usedBytes / parameters
+  return { parameters, bytesPerStep: Math.round((parameters - (heads.length ? table : 0)) * perParameter), flopsPerToken: 2 * linear }
+}
