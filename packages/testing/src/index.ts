@@ -1,5 +1,7 @@
 export * from './checkpoint.ts'
 export * from './errors.ts'
+export * from './lockstep.ts'
+export * from './op-cases.ts'
 export * from './random.ts'
 export * from './reference/device.ts'
 export { draw, type Filter, type KeptToken, keptTokens } from './reference/sampling.ts'
