@@ -59,7 +59,7 @@ export function sizeGroups(plans: readonly GroupPlan[], bytes: number, limits: C
     if (bytesAt(middle) <= bytes) least = middle
     else most = middle - 1
   }
-  if (bytesAt(least) > bytes)
+  if (least === 0 && bytesAt(0) > bytes && paged.length < plans.length)
     throw engineError(
       'CACHE_TOO_SMALL',
       `the states of ${grouped(limits.maxNumSeqs)} sequences take ${grouped(bytesAt(0))} bytes, ${grouped(Math.max(0, bytes))} are left. Lower --max-num-seqs or raise --memory-fraction.`,

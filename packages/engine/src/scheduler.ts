@@ -68,13 +68,15 @@ export class Scheduler {
 
   /** Gives a running sequence its tokens of this step, preempting those behind it. False if it has to rest or take fewer. */
   #grow(sequence: Sequence): boolean {
-    const wanted = Math.min(sequence.pending, this.#budget)
+    let wanted = Math.min(sequence.pending, this.#budget)
     if (wanted === 0) return true
     let count = wanted
     while (!this.#cache.reserve(sequence, sequence.computed + count)) {
       const last = this.running[this.running.length - 1]!
       if (last !== sequence) {
         this.#preempt(last)
+        // It may have been in the step already, and its tokens are free again.
+        wanted = count = Math.min(sequence.pending, this.#budget)
         continue
       }
       // Nobody is behind it. It keeps what it has: those before it will take it if they need it.

@@ -46,7 +46,7 @@ const SETTINGS: readonly {
   { name: 'states alone', kinds: ['state'], requests: 200, blocks: 0, options: { maxNumSeqs: 5, maxNumBatchedTokens: 11 } },
   {
     name: 'no prefix cache',
-    kinds: [FULL],
+    kinds: [FULL, { window: 30 }],
     requests: 500,
     blocks: 16,
     options: { maxNumSeqs: 8, maxNumBatchedTokens: 24, enablePrefixCaching: false },
