@@ -21,6 +21,7 @@ export function chatCompletionRoutes(app: FastifyInstance, context: ServerContex
   app.withTypeProvider<TypeBoxTypeProvider>().post('/v1/chat/completions', {
     preValidation: checkFields(ChatCompletionRequestSchema, options.unknownFields),
     schema: {
+      operationId: 'createChatCompletion',
       summary: 'Answer a conversation.',
       tags: ['OpenAI'],
       body: ChatCompletionRequestSchema,

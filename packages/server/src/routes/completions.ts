@@ -16,6 +16,7 @@ export function completionRoutes(app: FastifyInstance, context: ServerContext): 
   app.withTypeProvider<TypeBoxTypeProvider>().post('/v1/completions', {
     preValidation: checkFields(CompletionRequestSchema, options.unknownFields),
     schema: {
+      operationId: 'createCompletion',
       summary: 'Continue one or more prompts.',
       tags: ['OpenAI'],
       body: CompletionRequestSchema,

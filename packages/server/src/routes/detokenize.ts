@@ -11,6 +11,7 @@ export function detokenizeRoutes(app: FastifyInstance, context: ServerContext): 
   app.withTypeProvider<TypeBoxTypeProvider>().post('/detokenize', {
     preValidation: checkFields(DetokenizeRequestSchema, options.unknownFields),
     schema: {
+      operationId: 'detokenize',
       summary: 'The text of token ids.',
       tags: ['Tokens'],
       body: DetokenizeRequestSchema,

@@ -17,7 +17,9 @@ export function healthRoutes(app: FastifyInstance, { llm, options }: ServerConte
   app.get('/health', {
     config: { public: true },
     schema: {
+      operationId: 'getHealth',
       summary: 'Whether the engine lives: it is asked each time.',
+      security: [],
       tags: ['Server'],
       response: { 200: jsonOf('It does.', Type.Object({ status: Type.Literal('ok') }, { title: 'Health' })), ...refusals(503) },
     },

@@ -20,6 +20,7 @@ export function modelRoutes(app: FastifyInstance, context: ServerContext): void 
 
   app.get('/v1/models', {
     schema: {
+      operationId: 'listModels',
       summary: 'The names that requests may use.',
       tags: ['OpenAI'],
       response: { 200: jsonOf('The names.', ModelListSchema), ...refusals(401) },
@@ -32,6 +33,7 @@ export function modelRoutes(app: FastifyInstance, context: ServerContext): void 
     // OpenAPI has no wildcards: there the rest of the path is a parameter.
     config: { swaggerTransform: ({ schema }) => ({ schema: { ...schema, params: ModelParams }, url: '/v1/models/:model' }) },
     schema: {
+      operationId: 'getModel',
       summary: 'One of them.',
       tags: ['OpenAI'],
       response: { 200: jsonOf('The model.', ModelSchema), ...refusals(401, 404) },

@@ -7,7 +7,9 @@ export function openapiRoutes(app: FastifyInstance): void {
   app.get('/openapi.json', {
     config: { public: true },
     schema: {
+      operationId: 'getOpenApi',
       summary: 'This document.',
+      security: [],
       tags: ['Server'],
       response: { 200: jsonOf('An OpenAPI 3.1 document.', Type.Record(Type.String(), Type.Unknown(), { title: 'OpenApiDocument' })) },
     },

@@ -12,6 +12,7 @@ export function tokenizeRoutes(app: FastifyInstance, context: ServerContext): vo
   app.withTypeProvider<TypeBoxTypeProvider>().post('/tokenize', {
     preValidation: checkFields(TokenizeRequestSchema, options.unknownFields),
     schema: {
+      operationId: 'tokenize',
       summary: 'The token ids of a prompt or of a conversation.',
       tags: ['Tokens'],
       body: TokenizeRequestSchema,

@@ -7,7 +7,9 @@ export function versionRoutes(app: FastifyInstance): void {
   app.get('/version', {
     config: { public: true },
     schema: {
+      operationId: 'getVersion',
       summary: 'The version of the server.',
+      security: [],
       tags: ['Server'],
       response: { 200: jsonOf('The version.', Type.Object({ version: Type.String() }, { title: 'Version' })) },
     },

@@ -87,7 +87,7 @@ export const ChatCompletionRequestSchema = Type.Object(
     prompt_cache_key: Type.Optional(Type.String({ description: 'Accepted; has no effect: every prefix is cached. See cache_salt.' })),
     prompt_cache_retention: Type.Optional(Type.String({ description: 'Accepted; has no effect.' })),
   },
-  { title: 'ChatCompletionRequest' },
+  { title: 'ChatCompletionRequest', additionalProperties: false },
 )
 export type ChatCompletionRequest = Type.Static<typeof ChatCompletionRequestSchema>
 

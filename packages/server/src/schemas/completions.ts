@@ -32,7 +32,7 @@ export const CompletionRequestSchema = Type.Object(
     suffix: Type.Optional(Type.String({ description: 'Only empty.' })),
     response_format: Type.Optional(Type.Object({ type: Type.String() }, { description: 'Only { "type": "text" }.' })),
   },
-  { title: 'CompletionRequest' },
+  { title: 'CompletionRequest', additionalProperties: false },
 )
 export type CompletionRequest = Type.Static<typeof CompletionRequestSchema>
 

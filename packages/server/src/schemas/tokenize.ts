@@ -13,7 +13,7 @@ export const TokenizeRequestSchema = Type.Object(
     ),
     return_token_strs: Type.Optional(Type.Boolean({ description: "Report each token's own text too." })),
   },
-  { title: 'TokenizeRequest', description: 'Either prompt or messages.' },
+  { title: 'TokenizeRequest', description: 'Either prompt or messages.', additionalProperties: false },
 )
 export type TokenizeRequest = Type.Static<typeof TokenizeRequestSchema>
 
@@ -33,6 +33,6 @@ export const DetokenizeRequestSchema = Type.Object(
     tokens: Type.Array(Type.Integer({ minimum: 0 })),
     skip_special_tokens: Type.Optional(Type.Boolean({ description: 'Default false.' })),
   },
-  { title: 'DetokenizeRequest' },
+  { title: 'DetokenizeRequest', additionalProperties: false },
 )
 export const DetokenizeSchema = Type.Object({ prompt: Type.String() }, { title: 'Detokenize' })
