@@ -169,6 +169,11 @@ export class EngineCore {
     }
   }
 
+  /** Gives the blocks of everything that runs back; it is computed again, to the same tokens. Not while a step runs. */
+  preemptAll(): void {
+    this.#scheduler.preemptAll()
+  }
+
   /** Drops every cached prefix that nobody uses. */
   resetPrefixCache(): void {
     this.#cache.reset()

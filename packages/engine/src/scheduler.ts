@@ -48,6 +48,10 @@ export class Scheduler {
     this.#cache.release(sequence)
   }
 
+  preemptAll(): void {
+    while (this.running.length > 0) this.#preempt(this.running[this.running.length - 1]!)
+  }
+
   /** Writes into `batch` the sequences of the next step, each with its `scheduled` tokens; those that decode come first. */
   schedule(batch: Sequence[]): void {
     const { running } = this

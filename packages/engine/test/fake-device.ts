@@ -145,6 +145,7 @@ export function penalizeRow(
 /** Not the real distribution: a draw that depends on everything that the real one does. */
 export function sampleRow(row: Float32Array, temperature: number, topK: number, seeds: ArrayLike<number>): number {
   let best = 0
+  if (row.some(Number.isNaN)) return -1
   if (temperature === 0) {
     for (let v = 1; v < row.length; v++) if (row[v]! > row[best]!) best = v
     return best
