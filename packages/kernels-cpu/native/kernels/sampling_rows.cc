@@ -21,13 +21,18 @@ int32_t firstOf(const float* x, int64_t n, const float* maxima, float max) {
   return 0;
 }
 
+/// The count-th greatest of m numbers, which are reordered.
+float greatestOf(float* numbers, int64_t m, int64_t count) {
+  std::nth_element(numbers, numbers + count - 1, numbers + m, std::greater<float>());
+  return numbers[count - 1];
+}
+
 /// A logit that at least `count` tokens reach: the count-th greatest block maximum.
 float reachedBy(int64_t count, int64_t n, RowScratch& s) {
   int64_t blocks = blocksOf(n);
   if (count > blocks) return kNever;
   std::copy(s.maxima, s.maxima + blocks, s.order);
-  std::nth_element(s.order, s.order + count - 1, s.order + blocks, std::greater<float>());
-  return s.order[count - 1];
+  return greatestOf(s.order, blocks, count);
 }
 
 /// Lists the tokens whose logit reaches `least`.
@@ -39,6 +44,18 @@ int64_t collect(const float* x, int64_t n, float least, RowScratch& s) {
       if (logit(x, i) >= least) s.list[count++] = {logit(x, i), 0, int32_t(i)};
   }
   return count;
+}
+
+/// Lists at least the `count` likeliest tokens. More of them than there are blocks: by a guess from every 16th logit.
+int64_t collectLikeliest(const float* x, int64_t n, int64_t count, RowScratch& s) {
+  if (count <= blocksOf(n)) return collect(x, n, reachedBy(count, n, s), s);
+  int64_t sampled = 0;
+  for (int64_t i = 0; i < n; i += 16) s.weights[sampled++] = logit(x, i);
+  for (int64_t rank = count / 16 + 4 * int64_t(std::sqrt(double(count) / 16)) + 4; rank <= sampled; rank *= 2) {
+    int64_t found = collect(x, n, greatestOf(s.weights, sampled, rank), s);
+    if (found >= count) return found;
+  }
+  return collect(x, n, kNever, s);
 }
 
 /// Fills in the weights of the list and returns their sum.
@@ -141,7 +158,7 @@ int32_t sampleRow(const SamplingKernels& k, const float* x, int64_t n, Filter f,
   bool nucleusOnly = f.topP < 1;
   if (f.topK <= 0 || f.topK >= n)
     return nucleusOnly ? raceInNucleus(k, r, x, n, f.topP, s) : k.raceAll(r, x, n, s.maxima, {kNever, int32_t(n)});
-  int64_t count = collect(x, n, reachedBy(f.topK, n, s), s);
+  int64_t count = collectLikeliest(x, n, f.topK, s);
   int64_t kept = std::min<int64_t>(f.topK, count);
   if (kept < count) std::nth_element(s.list, s.list + kept - 1, s.list + count, before);
   double total = weigh(k, kept, max, f.temperature, s);
@@ -163,7 +180,7 @@ int32_t logProbsRow(const SamplingKernels& k, const float* x, int64_t n, int32_t
   bool known = chosen >= 0 && chosen < n;
   values[0] = known ? logProb(logit(x, chosen)) : kNever;
   if (count > 0) {
-    int64_t found = collect(x, n, reachedBy(count, n, s), s);
+    int64_t found = collectLikeliest(x, n, count, s);
     std::partial_sort(s.list, s.list + count, s.list + found, before);
     for (int64_t i = 0; i < count; i++) ids[i + 1] = s.list[i].id, values[i + 1] = logProb(s.list[i].value);
   }

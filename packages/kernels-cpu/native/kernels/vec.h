@@ -127,18 +127,32 @@ struct F32 {
 
 INLINE U widen(const uint16_t* q) {
   U r;
+#if defined(__AVX512F__)
+  r.v[0] = (NativeU)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)q));
+#elif defined(__AVX2__)
+  EACH_PART r.v[p] = (NativeU)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(q + 8 * p)));
+#else
   EACH_PART {
     NativeH h;
     memcpy(&h, q + p * kWidth, sizeof h);
     r.v[p] = __builtin_convertvector(h, NativeU);
   }
+#endif
   return r;
 }
+/// The low halves.
 INLINE void narrow(uint16_t* q, U a) {
+#if defined(__AVX512F__)
+  _mm256_storeu_si256((__m256i*)q, _mm512_cvtepi32_epi16((__m512i)a.v[0]));
+#elif defined(__AVX2__)
+  __m256i low = _mm256_and_si256((__m256i)a.v[0], _mm256_set1_epi32(0xffff)), high = _mm256_and_si256((__m256i)a.v[1], _mm256_set1_epi32(0xffff));
+  _mm256_storeu_si256((__m256i*)q, _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8));
+#else
   EACH_PART {
     NativeH h = __builtin_convertvector(a.v[p], NativeH);
     memcpy(q + p * kWidth, &h, sizeof h);
   }
+#endif
 }
 
 struct BF16 {

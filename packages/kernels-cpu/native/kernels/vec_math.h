@@ -15,33 +15,29 @@ INLINE F expTail(F r) {
   return q * r + splat(0.5f);
 }
 
-/// x = n ln 2 + r. ln 2 in two parts, the first with zeros at its end: n times it is exact.
-struct Reduced { F n, r; };
+/// x = n ln 2 + r, |x| < 2^20. ln 2 in two parts, the first with zeros at its end: n times it is exact. `sum` is n + 1.5 · 2^23:
+/// its last bit is worth 1, so that adding rounded n to an integer, and its low bits are those of n.
+struct Reduced { F n, r, sum; };
 INLINE Reduced reduceByLn2(F x) {
-  F magic = splat(0x1.8p23f);  // its last bit is 1, so the sum is rounded to an integer
-  F n = (x * splat(0x1.715476p0f) + magic) - magic;
-  return {n, (x - n * splat(0x1.62e4p-1f)) - n * splat(0x1.7f7d1cp-20f)};
+  F magic = splat(0x1.8p23f);
+  F sum = x * splat(0x1.715476p0f) + magic, n = sum - magic;
+  return {n, (x - n * splat(0x1.62e4p-1f)) - n * splat(0x1.7f7d1cp-20f), sum};
 }
-/// 2^n for whole n in [-126, 127].
-INLINE F powerOfTwo(I n) { return floatOf((n + splatI(127)) << 23); }
 
-/// e^x: 1 ulp; denormal results too; 0 for NaN (a logit that is not a number has no weight).
+/// e^x: 1 ulp. 0 below e^-87.3, where results would be denormal; e^88.37 above that; 0 for NaN (a logit that is not a number
+/// has no weight).
 INLINE F exp(F x) {
-  F c = greater(lesser(x, splat(89.0f)), splat(-105.0f));
-  Reduced d = reduceByLn2(c);
+  Reduced d = reduceByLn2(lesser(x, splat(88.37f)));
   F e = splat(1.0f) + (d.r + d.r * d.r * expTail(d.r));
-  I n = toInt(d.n), half = n >> 1;
-  F y = e * powerOfTwo(half) * powerOfTwo(n - half);
-  return select(x > splat(-105.0f), y, splat(0.0f));
+  F scaled = floatOf(bitsOf(e) + (bitsOf(d.sum) << 23));  // n onto the exponent, which stays in its range
+  return select(x > splat(-87.3f), scaled, splat(0.0f));
 }
-/// The same with NaN for NaN.
-INLINE F expOrNaN(F x) { return select(x == x, exp(x), x); }
 
 /// tanh(x) = -t / (t + 2) with t = e^(-2|x|) - 1, which loses nothing near zero: 3 ulp.
 INLINE F tanh(F x) {
   F a = lesser(abs(x), splat(10.0f));
   Reduced d = reduceByLn2(splat(-2.0f) * a);
-  F scale = powerOfTwo(toInt(d.n));
+  F scale = floatOf(bitsOf(splat(1.0f)) + (bitsOf(d.sum) << 23));
   F t = (d.r + d.r * d.r * expTail(d.r)) * scale + (scale - splat(1.0f));
   F y = withSign(t / (t + splat(2.0f)), x);
   return select(x == x, y, x);
@@ -83,7 +79,7 @@ INLINE F negLog1m(F v) {
 }
 
 struct Silu {
-  INLINE F of(F x) { return x / (splat(1.0f) + expOrNaN(splat(0.0f) - x)); }
+  INLINE F of(F x) { return x / (splat(1.0f) + exp(splat(0.0f) - x)); }
 };
 struct Gelu {
   INLINE F of(F x) {
@@ -96,7 +92,7 @@ struct GeluTanh {
   INLINE F of(F x) {
     F inner = splat(0.7978845608f) * (x + splat(0.044715f) * x * x * x);
     // 1 + tanh(u) = 2 / (1 + e^(-2u)): no cancellation for negative u.
-    F y = x / (splat(1.0f) + expOrNaN(splat(-2.0f) * inner));
+    F y = x / (splat(1.0f) + exp(splat(-2.0f) * inner));
     return y;
   }
 };
