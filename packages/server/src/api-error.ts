@@ -54,10 +54,13 @@ const OF_THE_REQUEST: Readonly<Record<string, { readonly status: number; readonl
   BAD_REQUEST: { status: 400, code: 'invalid_value' },
   SEQUENCE_TOO_LONG: { status: 400, code: 'context_length_exceeded' },
   CACHE_TOO_SMALL: { status: 400, code: 'context_length_exceeded' },
+  BAD_TEXT: { status: 400, code: 'invalid_prompt' },
+  CHAT_TEMPLATE: { status: 400, code: 'invalid_prompt' },
+  TOO_MANY_TOKENS: { status: 400, code: 'context_length_exceeded' },
+  TOKEN_ID: { status: 400, code: 'invalid_value' },
+  BAD_STOP_STRING: { status: 400, code: 'invalid_value' },
   NO_TOKENIZER: { status: 400, code: 'no_tokenizer' },
   NOT_SUPPORTED: { status: 400, code: 'unsupported_value' },
-  ENGINE_DEAD: { status: 503, code: 'engine_dead' },
-  ENGINE_CLOSED: { status: 503, code: 'engine_dead' },
 }
 
 /**
@@ -66,12 +69,15 @@ const OF_THE_REQUEST: Readonly<Record<string, { readonly status: number; readonl
  */
 export function toApiError(error: unknown, param: string | null = null): ApiError {
   if (error instanceof ApiError) return error
-  const known = error instanceof AphroditeError ? OF_THE_REQUEST[error.code] : undefined
-  if (known)
-    return new ApiError(known.status, known.code, (error as AphroditeError).message, {
-      param: known.status < 500 ? param : null,
-      cause: error,
-    })
+  if (error instanceof AphroditeError) {
+    const known = OF_THE_REQUEST[error.code]
+    if (known) return new ApiError(known.status, known.code, error.message, { param, cause: error })
+    if (error.code === 'ENGINE_DEAD' || error.code === 'ENGINE_CLOSED') {
+      return new ApiError(503, 'engine_dead', 'The engine has stopped. Nothing is answered until the server is started anew.', {
+        cause: error,
+      })
+    }
+  }
   return new ApiError(
     500,
     'internal_error',

@@ -19,16 +19,12 @@ export const usageBody = ({ promptTokens, completionTokens, cachedTokens }: Stre
   prompt_tokens_details: { cached_tokens: cachedTokens },
 })
 
-export function totalUsage(
-  prompts: readonly { readonly promptTokenIds: readonly number[] }[],
-  results: readonly RequestOutput[],
-  scoreOnly = false,
-): Usage {
+export function totalUsage(prompts: readonly { readonly promptTokenIds: readonly number[] }[], results: readonly RequestOutput[]): Usage {
   const usage: StreamUsage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 }
   for (const prompt of prompts) usage.promptTokens += prompt.promptTokenIds.length
   for (const result of results) {
     usage.cachedTokens += result.cachedTokens
-    for (const output of result.outputs) if (!scoreOnly) usage.completionTokens += output.tokenIds.length
+    for (const output of result.outputs) usage.completionTokens += output.tokenIds.length
   }
   return usageBody(usage)
 }
@@ -40,8 +36,6 @@ export interface CompletionForm {
   readonly prompts: readonly TokenizedPrompt[]
   readonly n: number
   readonly name: TokenName
-  /** `echo` with `max_tokens` 0: the one token that the engine had to make is left out. */
-  readonly scoreOnly: boolean
 }
 
 /** The prompt's text for `echo`. */
@@ -52,29 +46,28 @@ function promptText({ llm, prompts }: CompletionForm, index: number): string {
 
 /** The whole answer. */
 export function completion(form: CompletionForm, head: AnswerHead, results: readonly RequestOutput[]): Completion {
-  const { body, llm, prompts, n, name, scoreOnly } = form
+  const { body, llm, prompts, n, name } = form
   const choices: CompletionChoice[] = []
   for (const [p, result] of results.entries()) {
     for (const output of result.outputs) {
-      const generated = scoreOnly ? [] : (output.logprobs ?? [])
       const echoed = body.echo ? echoedTokens(llm, prompts[p]!.promptTokenIds, result.promptLogprobs) : []
-      const text = scoreOnly ? '' : output.text
+
       choices.push({
         index: p * n + output.index,
-        text: body.echo ? promptText(form, p) + text : text,
-        logprobs: body.logprobs === undefined ? null : completionLogprobs([...echoed, ...generated], name, 0).logprobs,
-        finish_reason: scoreOnly ? 'length' : output.finishReason,
-        stop_reason: scoreOnly ? null : output.stopReason,
+        text: body.echo ? promptText(form, p) + output.text : output.text,
+        logprobs: body.logprobs === undefined ? null : completionLogprobs([...echoed, ...(output.logprobs ?? [])], name, 0).logprobs,
+        finish_reason: output.finishReason,
+        stop_reason: output.stopReason,
         ...(body.prompt_logprobs !== undefined && { prompt_logprobs: result.promptLogprobs && promptLogprobs(result.promptLogprobs) }),
         ...(body.return_token_ids && {
-          token_ids: scoreOnly ? [] : [...output.tokenIds],
+          token_ids: [...output.tokenIds],
           prompt_token_ids: [...prompts[p]!.promptTokenIds],
         }),
       })
     }
   }
   choices.sort((a, b) => a.index - b.index)
-  return { ...head, object: 'text_completion', choices, usage: totalUsage(prompts, results, scoreOnly) }
+  return { ...head, object: 'text_completion', choices, usage: totalUsage(prompts, results) }
 }
 
 /** The answer in chunks. What is the same in every chunk is written down once. */
@@ -99,32 +92,31 @@ export class CompletionChunks implements ChunkWriter {
   }
 
   chunk(choice: number, delta: MergedDelta, usage: StreamUsage): string {
-    const { body, llm, prompts, n, name, scoreOnly } = this.#form
+    const { body, llm, prompts, n, name } = this.#form
     const p = Math.floor(choice / n)
     const first = !this.#offsets.has(choice)
     const echo = first && body.echo === true
-    if (scoreOnly && !first) return ''
-    const reason = scoreOnly ? 'length' : delta.finishReason
-    let text = scoreOnly ? '' : delta.text
-    if (echo) text = promptText(this.#form, p) + text
+    const reason = delta.finishReason
+    const text = echo ? promptText(this.#form, p) + delta.text : delta.text
+
     if (first) this.#offsets.set(choice, 0)
     let logprobs = 'null'
     if (body.logprobs !== undefined && (echo || delta.logprobs)) {
       const echoed = echo ? echoedTokens(llm, prompts[p]!.promptTokenIds, this.#promptLogprobs.get(p * n) ?? null) : []
-      const written = completionLogprobs([...echoed, ...(scoreOnly ? [] : (delta.logprobs ?? []))], name, this.#offsets.get(choice)!)
+      const written = completionLogprobs([...echoed, ...(delta.logprobs ?? [])], name, this.#offsets.get(choice)!)
       this.#offsets.set(choice, written.end)
       logprobs = JSON.stringify(written.logprobs)
     }
-    const ids = body.return_token_ids ? this.#ids(first ? prompts[p]!.promptTokenIds : null, scoreOnly ? [] : delta.tokenIds) : ''
+    const ids = body.return_token_ids ? this.#ids(first ? prompts[p]!.promptTokenIds : null, delta.tokenIds) : ''
     // Half a character has come: it is said when it is whole.
     if (text === '' && reason === null && logprobs === 'null' && ids === '') return ''
     const finish = reason === null ? 'null' : `"${reason}"`
-    const stop = scoreOnly || delta.stopReason === null ? 'null' : JSON.stringify(delta.stopReason)
+    const stop = JSON.stringify(delta.stopReason)
     return `${this.#head}{"index":${choice},"text":${JSON.stringify(text)},"logprobs":${logprobs},"finish_reason":${finish},"stop_reason":${stop}${ids}}]${this.#tail(usage)}`
   }
 
   last(usage: StreamUsage): string {
-    return this.#usage === 'none' ? '' : `${this.#head}],"usage":${this.#written(usage)}}\n\n`
+    return this.#usage === 'none' ? '' : `${this.#head}],"usage":${JSON.stringify(usageBody(usage))}}\n\n`
   }
 
   #ids(prompt: readonly number[] | null, ids: readonly number[]): string {
@@ -133,10 +125,6 @@ export class CompletionChunks implements ChunkWriter {
 
   #tail(usage: StreamUsage): string {
     if (this.#usage === 'none') return '}\n\n'
-    return `,"usage":${this.#usage === 'every' ? this.#written(usage) : 'null'}}\n\n`
-  }
-
-  #written(usage: StreamUsage): string {
-    return JSON.stringify(usageBody(this.#form.scoreOnly ? { ...usage, completionTokens: 0 } : usage))
+    return `,"usage":${this.#usage === 'every' ? JSON.stringify(usageBody(usage)) : 'null'}}\n\n`
   }
 }

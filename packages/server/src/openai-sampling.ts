@@ -22,7 +22,7 @@ export function samplingParams(body: Body, llm: LanguageModel, maxTokens: number
   set('repetitionPenalty', body.repetition_penalty)
   set('presencePenalty', body.presence_penalty)
   set('frequencyPenalty', body.frequency_penalty)
-  set('seed', body.seed === undefined ? undefined : moduloUint32(body.seed))
+  set('seed', body.seed)
   set('logitBias', logitBias(body.logit_bias, llm.info.vocabSize))
   set('stop', typeof body.stop === 'string' ? [body.stop] : body.stop)
   set('stopTokenIds', body.stop_token_ids)
@@ -59,8 +59,6 @@ export const requestOptions = (body: Body): RequestOptions => ({
   ...(body.priority !== undefined && { priority: 0 - body.priority }),
 })
 
-const moduloUint32 = (seed: number): number => Number(BigInt.asUintN(32, BigInt(seed)))
-
 function logitBias(bias: Readonly<Record<string, number>> | undefined, vocabSize: number): Record<number, number> | undefined {
   if (bias === undefined) return undefined
   const checked: Record<number, number> = {}
@@ -77,12 +75,16 @@ function logitBias(bias: Readonly<Record<string, number>> | undefined, vocabSize
   return checked
 }
 
-/** Refuses what cannot fit; so far the prompt was only checked to fit by itself. */
-export function checkLength(llm: LanguageModel, promptTokens: number, maxTokens: number | undefined, param: string): void {
+/** Refuses what cannot fit; so far the prompt was only checked to fit by itself. An answer needs one token at least. */
+export function checkLength(llm: LanguageModel, promptTokens: number, maxTokens: number | undefined, param: string, prompt: string): void {
   const { maxModelLen } = llm.info
-  if (maxTokens !== undefined && promptTokens + maxTokens > maxModelLen) {
-    const sum = `${promptTokens} tokens of prompt and ${maxTokens} of answer are ${promptTokens + maxTokens}`
-    const message = `This model has room for ${maxModelLen} tokens; ${sum}. Shorten the prompt or lower ${param}.`
-    throw new ApiError(400, 'context_length_exceeded', message, { param })
-  }
+  const answer = Math.max(maxTokens ?? 1, 1)
+  if (promptTokens + answer <= maxModelLen) return
+  const advice = answer === 1 ? 'Shorten the prompt.' : `Shorten the prompt or lower ${param}.`
+  throw new ApiError(
+    400,
+    'context_length_exceeded',
+    `This model has room for ${maxModelLen} tokens; ${promptTokens} tokens of prompt and ${answer} of answer are ${promptTokens + answer}. ${advice}`,
+    { param: promptTokens >= maxModelLen ? prompt : param },
+  )
 }

@@ -55,6 +55,8 @@ function should({ keyword, params, message }: FastifySchemaValidationError): str
       return `should be ${article([params['type']].flat().join(' or '))}`
     case 'minimum':
       return `should be at least ${limit}`
+    case 'exclusiveMinimum':
+      return `should be above ${limit}`
     case 'maximum':
       return `should be at most ${limit}`
     case 'minItems':

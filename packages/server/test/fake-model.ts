@@ -103,7 +103,8 @@ export class FakeModel implements LanguageModel {
     try {
       const { answer = () => 'Hello, world!', firstDelay = 0, tokenDelay = 0, width = 1 } = this.script
       const n = params.n ?? 1
-      const answers = Array.from({ length: n }, (_, index) => [...answer(text, index)])
+      const none = params.maxTokens === 0
+      const answers = Array.from({ length: n }, (_, index) => (none ? [''] : [...answer(text, index)]))
       await this.#pause(firstDelay, options.signal)
       let first = true
       for (let i = 0; answers.some((tokens) => i < tokens.length); i++) {
@@ -112,15 +113,15 @@ export class FakeModel implements LanguageModel {
         if (i === this.script.failAt) throw this.script.failure?.() ?? new Error('a path /secret/of/the/server')
         for (const [index, tokens] of answers.entries()) {
           const token = tokens[i]
-          if (token === undefined || i >= (params.maxTokens ?? Number.POSITIVE_INFINITY)) continue
-          const id = token.codePointAt(0)!
-          const last = i + 1 === tokens.length ? 'stop' : i + 1 === params.maxTokens ? 'length' : null
+          if (token === undefined || (!none && i >= (params.maxTokens ?? Number.POSITIVE_INFINITY))) continue
+          const id = token.codePointAt(0) ?? 0
+          const last = none || i + 1 === params.maxTokens ? 'length' : i + 1 === tokens.length ? 'stop' : null
           this.pulled++
           yield {
             index,
             text: token.repeat(width),
-            tokenIds: [id],
-            logprobs: params.logprobs == null ? null : [this.#logprobs(id, params.logprobs)],
+            tokenIds: none ? [] : [id],
+            logprobs: params.logprobs == null ? null : none ? [] : [this.#logprobs(id, params.logprobs)],
             finishReason: last,
             stopReason: null,
             ...(first && {

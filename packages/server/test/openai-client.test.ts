@@ -205,7 +205,7 @@ describe('completions by the openai client', () => {
     const answer = await openai.completions.create(ask)
     expect(answer.choices[0]).toMatchObject({ text: 'ab', finish_reason: 'length', logprobs: { tokens: ['<s>', 'a', 'b'] } })
     expect(answer.usage).toMatchObject({ prompt_tokens: 3, completion_tokens: 0 })
-    expect(llm.asked[0]!.params).toMatchObject({ maxTokens: 1, promptLogprobs: 0 })
+    expect(llm.asked[0]!.params).toMatchObject({ maxTokens: 0, promptLogprobs: 0 })
     const chunks = []
     for await (const chunk of await openai.completions.create({ ...ask, stream: true })) chunks.push(chunk)
     expect(chunks).toHaveLength(1)

@@ -82,10 +82,11 @@ describe('what the model is asked', () => {
     })
   }
 
-  it('folds seeds into 32 bits, and takes top_k -1 for all', async () => {
+  it('takes every whole number for a seed, and top_k -1 for all', async () => {
     const { post, llm } = await serve()
-    for (const seed of [-1, 2 ** 32 + 3, Number.MAX_SAFE_INTEGER]) await post('/v1/completions', { prompt: 'a', seed, top_k: -1 })
-    expect(llm.asked.map(({ params }) => params.seed)).toEqual([2 ** 32 - 1, 3, 2 ** 32 - 1])
+    const seeds = [-1, 2 ** 32 + 3, Number.MAX_SAFE_INTEGER]
+    for (const seed of seeds) await post('/v1/completions', { prompt: 'a', seed, top_k: -1 })
+    expect(llm.asked.map(({ params }) => params.seed)).toEqual(seeds)
     expect(llm.asked[0]!.params.topK).toBe(0)
   })
 

@@ -38,7 +38,14 @@ describe('health and version', () => {
     llm.dead = true
     expect(await health()).toEqual([
       503,
-      { error: { message: 'the engine has stopped', type: 'server_error', param: null, code: 'engine_dead' } },
+      {
+        error: {
+          message: expect.stringMatching(/^The engine has stopped\./) as string,
+          type: 'server_error',
+          param: null,
+          code: 'engine_dead',
+        },
+      },
     ])
     llm.dead = false
     llm.hangStats = true

@@ -41,7 +41,7 @@ export function chatCompletionRoutes(app: FastifyInstance, context: ServerContex
       const limit = maxTokens(body)
       const params = { ...samplingParams(body, llm, limit.value), ...(body.logprobs && { logprobs: body.top_logprobs ?? 0 }) }
       const promptTokenIds = tokenize(llm, chatPrompt(body, options), 'messages')
-      checkLength(llm, promptTokenIds.length, limit.value, limit.param)
+      checkLength(llm, promptTokenIds.length, limit.value, limit.param, 'messages')
 
       const form: ChatForm = { body, promptTokenIds, name: tokenName(body.return_tokens_as_token_ids) }
       const head = { id: `chatcmpl-${request.id}`, created: Math.floor(Date.now() / 1000), model }

@@ -29,8 +29,7 @@ export function completionRoutes(app: FastifyInstance, context: ServerContext): 
       const { body } = request
       const model = servedModel(context, body.model)
       refuseUnsupported(body)
-      const scoreOnly = body.max_tokens === 0
-      if (scoreOnly && !body.echo)
+      if (body.max_tokens === 0 && !body.echo)
         throw invalidValue('max_tokens', 'max_tokens should be at least 1; 0 is only for echo, to score a prompt.')
       const n = body.n ?? 1
       const count = Array.isArray(body.prompt) && typeof body.prompt[0] !== 'number' ? body.prompt.length : 1
@@ -40,16 +39,16 @@ export function completionRoutes(app: FastifyInstance, context: ServerContext): 
           `${count} prompts times ${n} answers are ${count * n}; one request may ask for ${options.maxChoices}.`,
         )
       }
-      const maxTokens = scoreOnly ? 1 : (body.max_tokens ?? 16)
+      const maxTokens = body.max_tokens ?? 16
       const params = {
         ...samplingParams(body, llm, maxTokens),
         ...(body.logprobs !== undefined && { logprobs: body.logprobs }),
         ...(body.echo && body.logprobs !== undefined && { promptLogprobs: Math.max(body.logprobs, body.prompt_logprobs ?? 0) }),
       }
       const prompts = completionPrompts(body, llm)
-      for (const prompt of prompts) checkLength(llm, prompt.promptTokenIds.length, maxTokens, 'max_tokens')
+      for (const prompt of prompts) checkLength(llm, prompt.promptTokenIds.length, maxTokens, 'max_tokens', 'prompt')
 
-      const form: CompletionForm = { llm, body, prompts, n, name: tokenName(body.return_tokens_as_token_ids), scoreOnly }
+      const form: CompletionForm = { llm, body, prompts, n, name: tokenName(body.return_tokens_as_token_ids) }
       const head = { id: `cmpl-${request.id}`, created: Math.floor(Date.now() / 1000), model }
       const scope = lifetime.begin(reply)
       if (body.stream) {

@@ -1,6 +1,8 @@
 import { Type } from 'typebox'
 
 const number = (minimum: number, maximum: number, description: string) => Type.Optional(Type.Number({ minimum, maximum, description }))
+const above = (exclusiveMinimum: number, maximum: number, description: string) =>
+  Type.Optional(Type.Number({ exclusiveMinimum, maximum, description }))
 const whole = (minimum: number, maximum: number, description: string) => Type.Optional(Type.Integer({ minimum, maximum, description }))
 const flag = (description: string) => Type.Optional(Type.Boolean({ description }))
 const COUNT = 2 ** 31 - 1
@@ -8,21 +10,21 @@ const COUNT = 2 ** 31 - 1
 /** Fields that both completion endpoints have. `null` is the same as leaving a field out. */
 export const samplingFields = {
   model: Type.Optional(Type.String({ description: 'A name from /v1/models; the served model when left out.' })),
-  n: whole(1, 128, 'How many answers to each prompt.'),
+  n: whole(1, 64, 'How many answers to each prompt.'),
   max_tokens: whole(0, COUNT, 'At most so many tokens are generated.'),
   min_tokens: whole(0, COUNT, 'No end token and no stop token before so many tokens.'),
   temperature: number(0, 100, '0 takes the most likely token; otherwise logits are divided by it.'),
-  top_p: number(0, 1, 'Only the most likely tokens that together reach this probability.'),
+  top_p: above(0, 1, 'Only the most likely tokens that together reach this probability.'),
   top_k: whole(-1, COUNT, 'Only the k most likely tokens; 0 or -1: all.'),
   min_p: number(0, 1, 'Only tokens at least this fraction as likely as the most likely one.'),
-  repetition_penalty: number(0, 100, 'Divides the logits of tokens already in prompt or output; 1: off.'),
+  repetition_penalty: above(0, 100, 'Divides the logits of tokens already in prompt or output; 1: off.'),
   presence_penalty: number(-2, 2, 'Taken from the logit of a token that the output has.'),
   frequency_penalty: number(-2, 2, 'Taken from the logit of a token as often as the output has it.'),
   seed: Type.Optional(
     Type.Integer({
       minimum: Number.MIN_SAFE_INTEGER,
       maximum: Number.MAX_SAFE_INTEGER,
-      description: 'Same seed, same prompt, same parameters: same tokens. Counts modulo 2^32.',
+      description: 'Same seed, same prompt, same parameters: same tokens.',
     }),
   ),
   logit_bias: Type.Optional(
