@@ -1,6 +1,6 @@
 import { bad, type JsonNode } from './json.ts'
 import type { Normalizer } from './normalizers.ts'
-import { SPACE, WORD } from './regex-classes.ts'
+import { SPACE, WORD_JOINED } from './regex-classes.ts'
 import { trailingSpace } from './unicode.ts'
 
 /** A token that is found in the text before anything else happens to it. */
@@ -127,8 +127,8 @@ export class AddedTokenFinder {
   }
 }
 
-const ENDS_WITH_WORD = new RegExp(`[${WORD}]$`, 'v')
-const STARTS_WITH_WORD = new RegExp(`^[${WORD}]`, 'v')
+const ENDS_WITH_WORD = new RegExp(`[${WORD_JOINED}]$`, 'v')
+const STARTS_WITH_WORD = new RegExp(`^[${WORD_JOINED}]`, 'v')
 const SPACES = new RegExp(`[${SPACE}]*`, 'yv')
 
 const isWord = (text: string, from: number, to: number): boolean =>

@@ -11,8 +11,8 @@ export interface DecodeOptions {
 /** What decoding needs of a tokenizer. */
 export interface DecodingVocabulary {
   readonly decoder: Decoder
-  /** Undefined for an id that has no token. */
-  idToToken(id: number): string | undefined
+  /** The token as the decoder takes it; undefined for an id that has none. */
+  decoderToken(id: number): string | undefined
   isSpecial(id: number): boolean
 }
 
@@ -49,7 +49,7 @@ export class IncrementalDecoder {
 
   /** Text that is settled with this id. */
   push(id: number): string {
-    const token = this.#vocabulary.idToToken(id)
+    const token = this.#vocabulary.decoderToken(id)
     if (token === undefined || (this.#skipSpecial && this.#vocabulary.isSpecial(id))) return ''
     this.#chain.text(token)
     this.#chain.end()

@@ -47,14 +47,16 @@ const NORMALIZERS: Readonly<Record<string, (node: JsonNode) => Normalizer>> = {
   },
 }
 
-/** The cleaning of the NMT rules: some control characters go, odd blanks become spaces. */
-function nmt(text: string): string {
-  return text
-    .replace(/[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]/g, '')
-    .replace(/[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/g, ' ')
-}
+/** Control characters that the NMT rules leave alone, or make spaces of. */
+const NMT_KEPT = '\\0\\t\\n\\f\\r\\x80-\\x8e\\x90-\\x9e'
+const NMT_REMOVED = new RegExp(`[\\p{Cc}--[${NMT_KEPT}]]`, 'gv')
+const NMT_SPACES = /[\t\n\f\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]/g
 
-const CLEANED = /[\0\ufffd]|(?![\t\n\r])[\p{Cc}\p{Cf}\p{Co}\p{Cs}]/gu
+/** The cleaning of the NMT rules: some control characters go, odd blanks become spaces. */
+const nmt: Normalizer = (text) => text.replace(NMT_REMOVED, '').replace(NMT_SPACES, ' ')
+
+const CLEANED = /[\p{Cc}\p{Cf}\p{Co}\p{Cs}\ufffd]/gu
+const BLANK_CONTROLS = /[\t\n\r]/g
 const ANY_SPACE = new RegExp(`[${SPACE}]`, 'gv')
 /** The blocks that BERT's original code calls Chinese; 2B920 is a slip of the Rust code that the trained models share. */
 const CHINESE =
@@ -67,7 +69,7 @@ function readBert(node: JsonNode): Normalizer {
   const strip = node.has('strip_accents') ? node.boolean('strip_accents') : lower
   return (text) => {
     let out = text
-    if (clean) out = out.replace(CLEANED, '').replace(ANY_SPACE, ' ')
+    if (clean) out = out.replace(BLANK_CONTROLS, ' ').replace(CLEANED, '').replace(ANY_SPACE, ' ')
     if (chinese) out = out.replace(CHINESE, ' $& ')
     if (strip) out = out.normalize('NFD').replace(/\p{Mn}/gu, '')
     return lower ? lowercase(out) : out

@@ -1,8 +1,8 @@
 import { toByteAlphabet } from './byte-alphabet.ts'
 import { bad, component, type JsonNode } from './json.ts'
 import { literalRegex, readPattern, SPLIT_BEHAVIORS, splitter } from './pattern.ts'
-import { SPACE, WORD } from './regex-classes.ts'
-import { scriptOf } from './scripts.ts'
+import { SPACE, WORD_JOINED } from './regex-classes.ts'
+import { Scripts } from './scripts.ts'
 
 /**
  * One step of cutting text into the pieces that the model sees. A `map` rewrites each piece, a `split` cuts it.
@@ -44,7 +44,7 @@ const PRE_TOKENIZERS: Readonly<Record<string, (node: JsonNode) => Stage[]>> = {
       split: splitter(readPattern(node, 'pattern'), node.oneOf('behavior', SPLIT_BEHAVIORS), node.boolean('invert', false)),
     },
   ],
-  Whitespace: () => [split(`[${WORD}]+|[^${WORD}${SPACE}]+`, 'Removed', true)],
+  Whitespace: () => [split(`[${WORD_JOINED}]+|[^${WORD_JOINED}${SPACE}]+`, 'Removed', true)],
   WhitespaceSplit: () => [split(`[${SPACE}]`, 'Removed')],
   BertPreTokenizer: () => [split(`[${SPACE}]`, 'Removed'), split(PUNCTUATION, 'Isolated')],
   Punctuation: (node) => [split(PUNCTUATION, node.oneOf('behavior', SPLIT_BEHAVIORS, 'Isolated'))],
@@ -53,9 +53,12 @@ const PRE_TOKENIZERS: Readonly<Record<string, (node: JsonNode) => Stage[]>> = {
   FixedLength: (node) => {
     const length = node.integer('length', 5)
     if (length === 0) throw bad(node.at('length'), 'must be at least 1')
-    return [split(`[^]{1,${length}}`, 'Isolated')]
+    return [split(`\\p{Any}{1,${length}}`, 'Isolated')]
   },
-  UnicodeScripts: () => [{ kind: 'split', split: scriptRuns }],
+  UnicodeScripts: () => {
+    const scripts = new Scripts()
+    return [{ kind: 'split', split: (piece) => scriptRuns(piece, scripts) }]
+  },
   Sequence: (node) => node.nodes('pretokenizers').flatMap(readPreTokenizer),
 }
 
@@ -78,12 +81,12 @@ function readMetaspace(node: JsonNode): Stage[] {
 }
 
 /** Cuts where the script changes. Spaces go with what is before them; those at the start are lost, as in Hugging Face's. */
-function* scriptRuns(text: string): Generator<string> {
+function* scriptRuns(text: string, scripts: Scripts): Generator<string> {
   let start = -1
   let at = 0
   let last: string | undefined
   for (const char of text) {
-    const script = scriptOf(char)
+    const script = scripts.of(char)
     if (script !== 'Any' && last !== script) {
       if (start >= 0) yield text.slice(start, at)
       start = at

@@ -1,6 +1,10 @@
 /** Character sets as bodies of a JavaScript class with the `v` flag; the regular expressions of tokenizer.json mean Unicode by all of them. */
 export const SPACE = '\\t-\\r \\x85\\xa0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000'
 export const WORD = '\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}'
+/** Rust's own `\w` has the joiners too. */
+export const WORD_JOINED = `${WORD}\\u200c\\u200d`
+/** `\w` and `\b` outside a class: Oniguruma looks the first 256 characters up in Latin-1's table, where these are words. */
+export const WORD_ALONE = `${WORD}\\xb2\\xb3\\xb9\\xbc-\\xbe`
 const HEX = '0-9A-Fa-f'
 
 /** `\s` and its like, lower case: the set; upper case: all but it. */
@@ -8,8 +12,8 @@ export const SHORTHANDS: Readonly<Record<string, string>> = { s: SPACE, w: WORD,
 
 /** `[:alpha:]` and `\p{Alpha}`. */
 const POSIX: Readonly<Record<string, string>> = {
-  alnum: '\\p{Alphabetic}\\p{M}\\p{Nd}',
-  alpha: '\\p{Alphabetic}\\p{M}',
+  alnum: '\\p{Alphabetic}\\p{Nd}',
+  alpha: '\\p{Alphabetic}',
   ascii: '\\x00-\\x7f',
   blank: '\\p{Zs}\\t',
   cntrl: '\\p{Cc}',
@@ -17,7 +21,7 @@ const POSIX: Readonly<Record<string, string>> = {
   graph: '[\\p{Any}--[\\p{Cc}\\p{Cn}\\p{Cs}\\p{White_Space}]]',
   lower: '\\p{Lowercase}',
   print: '[\\p{Any}--[\\p{Cc}\\p{Cn}\\p{Cs}]]',
-  punct: '\\p{P}\\$\\+<=>\\^`\\|~',
+  punct: '\\p{P}\\p{S}',
   space: SPACE,
   upper: '\\p{Uppercase}',
   xdigit: HEX,
@@ -30,7 +34,7 @@ export const posixClass = (name: string): string | undefined => (Object.hasOwn(P
 /** The body of a class for the name in `\p{…}`, which may be written in any case, with spaces, `_` or `-`. */
 export function propertyClass(name: string): string | undefined {
   const plain = name.toLowerCase().replace(/[\s_-]/g, '')
-  const posix = posixClass(plain)
+  const posix = plain === 'word' ? WORD_ALONE : posixClass(plain)
   if (posix !== undefined) return posix
   const words = name.split(/[\s_-]+/).filter((word) => word.length > 0)
   const titled = words.map((word) => word[0]!.toUpperCase() + word.slice(1).toLowerCase()).join('_')

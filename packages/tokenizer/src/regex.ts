@@ -1,5 +1,5 @@
 import { tokenizerError } from './errors.ts'
-import { ignoringCase, literal, posixClass, propertyClass, SHORTHANDS, WORD } from './regex-classes.ts'
+import { ignoringCase, literal, posixClass, propertyClass, SHORTHANDS, WORD_ALONE } from './regex-classes.ts'
 
 /**
  * The regular expressions of tokenizer.json are Oniguruma's. This turns one into JavaScript's with the `v` flag:
@@ -97,7 +97,7 @@ class Translator {
       case '[':
         return this.#fold(this.#classBody(), options)
       case '.':
-        return options.dotAll ? '[^]' : '[^\\n]'
+        return options.dotAll ? '\\p{Any}' : '[^\\n]'
       case '^':
         return '(?<![^\\n])'
       case '$':
@@ -186,18 +186,22 @@ class Translator {
       case 'b':
       case 'B': {
         this.#at++
-        const boundary = `(?<=[${WORD}])(?![${WORD}])|(?<![${WORD}])(?=[${WORD}])`
+        const boundary = `(?<=[${WORD_ALONE}])(?![${WORD_ALONE}])|(?<![${WORD_ALONE}])(?=[${WORD_ALONE}])`
         return char === 'b' ? `(?:${boundary})` : `(?!${boundary})`
       }
+      case 'w':
+      case 'W':
+        this.#at++
+        return char === 'w' ? `[${WORD_ALONE}]` : `[^${WORD_ALONE}]`
       case 'A':
         this.#at++
-        return '(?<![^])'
+        return '(?<!\\p{Any})'
       case 'z':
         this.#at++
-        return '(?![^])'
+        return '(?!\\p{Any})'
       case 'Z':
         this.#at++
-        return '(?!\\n?[^])'
+        return '(?!\\n?\\p{Any})'
       case 'R':
         this.#at++
         return '(?:\\r\\n|[\\n-\\r\\x85\\u2028\\u2029])'
@@ -206,7 +210,7 @@ class Translator {
         return '[^\\n]'
       case 'O':
         this.#at++
-        return '[^]'
+        return '\\p{Any}'
       case 'k': {
         const match = /^k(?:<([^>]+)>|'([^']+)')/.exec(this.#rest(64))
         if (!match) throw this.#fail('has \\k without a name')

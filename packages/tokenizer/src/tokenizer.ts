@@ -36,6 +36,7 @@ export class Tokenizer implements DecodingVocabulary {
   readonly #tokens: readonly (string | undefined)[]
   readonly #ids: ReadonlyMap<string, number>
   readonly #special: ReadonlySet<number>
+  readonly #normalized = new Map<number, string>()
   readonly #encoder: Encoder
 
   /**
@@ -68,13 +69,16 @@ export class Tokenizer implements DecodingVocabulary {
     this.config = config
     this.addedTokens = readAddedTokens(root, model.vocab)
     this.decoder = root.has('decoder') ? readDecoder(root.node('decoder')) : JOIN_WITH_SPACES
+    const normalizer = root.has('normalizer') ? readNormalizer(root.node('normalizer')) : (text: string) => text
     this.#encoder = new Encoder({
       addedTokens: this.addedTokens,
-      normalizer: root.has('normalizer') ? readNormalizer(root.node('normalizer')) : (text) => text,
+      normalizer,
       stages: root.has('pre_tokenizer') ? readPreTokenizer(root.node('pre_tokenizer')) : [],
       model,
       postProcessor: root.has('post_processor') ? readPostProcessor(root.node('post_processor')) : (ids) => ids,
     })
+    // Tokens that are looked for in normalised text are decoded from that form, as the decoder undoes the normaliser.
+    for (const { id, content, normalized } of this.addedTokens) if (normalized) this.#normalized.set(id, normalizer(content))
     const tokens: (string | undefined)[] = []
     const ids = new Map(model.vocab)
     for (const [token, id] of model.vocab) tokens[id] = token
@@ -141,6 +145,10 @@ export class Tokenizer implements DecodingVocabulary {
     return this.#tokens[id]
   }
 
+  decoderToken(id: number): string | undefined {
+    return this.#normalized.get(id) ?? this.#tokens[id]
+  }
+
   tokenToId(token: string): number | undefined {
     return this.#ids.get(token)
   }
@@ -166,7 +174,7 @@ export class Tokenizer implements DecodingVocabulary {
    * @throws TOKEN_ID it has no token
    */
   tokenText(id: number): TokenText {
-    const token = this.idToToken(id)
+    const token = this.decoderToken(id)
     if (token === undefined) throw this.#noToken(id)
     const bytes = tokenBytes(this.decoder.token(token))
     return { token: decodeUtf8(bytes), bytes }
