@@ -1,5 +1,5 @@
 import type { CacheSpec, CausalLM, LayerCache } from '@aphrodite/layers'
-import { type Device, type FloatDType, type Kernels, PagedCache, type Tensor, Workspace } from '@aphrodite/tensor'
+import { type Device, type FloatDType, measuringDevice, PagedCache, Workspace } from '@aphrodite/tensor'
 import { BatchBuilder, withLogitRows } from './batch.ts'
 import { CacheGroups, PageTable } from './cache-groups.ts'
 import type { GroupPlan } from './cache-memory.ts'
@@ -95,26 +95,4 @@ function dummy(scheduled: number, groups: CacheGroups, maxModelLen: number): Seq
     table.count = table.pages.length
   }
   return sequence
-}
-
-/** Addresses without memory, kernels without arithmetic. */
-function measuringDevice(device: Device): Device {
-  const nothing = () => {}
-  return {
-    kind: device.kind,
-    description: device.description,
-    kernels: new Proxy({}, { get: () => nothing }) as Kernels,
-    supports: (dtype) => device.supports(dtype),
-    allocate: () => 2 ** 20,
-    release: nothing,
-    memory: () => device.memory(),
-    upload: nothing,
-    download: (src: Tensor) => (src.dtype === 'i32' ? new Int32Array(src.size) : new Float32Array(src.size)),
-    packedBytes: (format, outFeatures, inFeatures) => device.packedBytes(format, outFeatures, inFeatures),
-    pack: nothing,
-    unpack: () => new Float32Array(0),
-    pageBytes: (shape) => device.pageBytes(shape),
-    synchronize: () => Promise.resolve(),
-    close: nothing,
-  }
 }

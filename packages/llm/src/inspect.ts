@@ -1,6 +1,6 @@
 import { cachingLayers, unquantized } from '@aphrodite/layers'
 import { openCheckpoint, readConfig, resolveModel, type TensorInfo } from '@aphrodite/loader'
-import { Arena, type Device, singleRank, sizeOf } from '@aphrodite/tensor'
+import { Arena, measuringDevice, singleRank, sizeOf } from '@aphrodite/tensor'
 import { openDevice } from './devices.ts'
 import { chooseDType, DTYPE_NAME } from './dtype.ts'
 import { buildModel } from './model-loading.ts'
@@ -38,7 +38,7 @@ export async function inspectModel(given: LLMOptions): Promise<ModelReport> {
   const dtype = chooseDType(options.dtype, config.json)
   const device = openDevice({ ...options, pinThreads: false }, () => {})
   try {
-    const counting = countingDevice(device)
+    const counting = measuringDevice(device)
     const arena = new Arena(counting)
     const expected = model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization: unquantized })
     const groups = new Map<string, CacheGroupReport>()
@@ -80,31 +80,4 @@ function tensorsOf(folder: string): readonly TensorInfo[] {
   const { tensors } = checkpoint
   checkpoint.close()
   return tensors
-}
-
-/** The device's layouts without its memory: addresses that nobody may touch, and kernels and copies that do nothing. */
-function countingDevice(device: Device): Device {
-  let next = 1 << 20
-  const nothing = () => {}
-  return {
-    kind: device.kind,
-    description: device.description,
-    kernels: new Proxy(device.kernels, { get: () => nothing }),
-    supports: (dtype) => device.supports(dtype),
-    allocate(bytes) {
-      const address = next
-      next += Math.ceil(bytes / (1 << 20)) * (1 << 20)
-      return address
-    },
-    release: nothing,
-    memory: () => device.memory(),
-    upload: nothing,
-    download: (src) => new Float32Array(src.size),
-    packedBytes: (format, outFeatures, inFeatures) => device.packedBytes(format, outFeatures, inFeatures),
-    pack: nothing,
-    unpack: (src) => new Float32Array(src.outFeatures * src.inFeatures),
-    pageBytes: (shape) => device.pageBytes(shape),
-    synchronize: async () => {},
-    close: nothing,
-  }
 }
