@@ -37,6 +37,7 @@ export class Encoder {
   readonly #raw: AddedTokenFinder
   readonly #normalized: AddedTokenFinder
   readonly #stages: readonly Stage[]
+  readonly #usesFirst: boolean
   readonly #byteLevel: boolean
   readonly #words = new WordCache()
   readonly #cut: { readonly char: string; readonly not: ReadonlySet<string> } | undefined
@@ -53,6 +54,7 @@ export class Encoder {
       parts.addedTokens.filter((token) => token.normalized),
       parts.normalizer,
     )
+    this.#usesFirst = parts.stages.some((stage) => stage.kind === 'map' && stage.usesFirst)
     // Writing in the byte alphabet depends on the piece alone: done behind the cache, only for new words.
     this.#byteLevel = parts.stages.at(-1) === BYTE_LEVEL
     this.#stages = this.#byteLevel ? parts.stages.slice(0, -1) : parts.stages
@@ -74,7 +76,7 @@ export class Encoder {
         continue
       }
       for (const inner of this.#normalized.split(this.#parts.normalizer(part.text), 0, skip)) {
-        if (inner.id === undefined) yield* this.#run(inner.text, part.start === 0 && inner.start === 0, 0, task)
+        if (inner.id === undefined) yield* this.#run(inner.text, inner.start === 0 && this.#first(part), 0, task)
         else task.ids.push(inner.id)
         task.check()
       }
@@ -83,6 +85,14 @@ export class Encoder {
     const ids = this.#parts.postProcessor(task.ids)
     if (ids.length > task.limit) throw tooMany(task.limit)
     return ids
+  }
+
+  /** Whether the normalised part begins with what the whole text begins with: the normaliser may have dropped that. */
+  #first(part: { readonly start: number; readonly text: string }): boolean {
+    if (part.start > 0 || !this.#usesFirst) return part.start === 0
+    const prefix = part.text.slice(0, 32)
+    const width = prefix.codePointAt(0)! > 0xffff ? 2 : 1
+    return this.#parts.normalizer(prefix) !== this.#parts.normalizer(prefix.slice(width))
   }
 
   *#run(text: string, first: boolean, from: number, task: EncodeTask): Generator<void> {

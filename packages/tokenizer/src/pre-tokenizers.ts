@@ -9,7 +9,7 @@ import { Scripts } from './scripts.ts'
  * `first`: the piece begins where the whole text begins.
  */
 export type Stage =
-  | { readonly kind: 'map'; readonly map: (piece: string, first: boolean) => string }
+  | { readonly kind: 'map'; readonly map: (piece: string, first: boolean) => string; readonly usesFirst?: boolean }
   | { readonly kind: 'split'; readonly split: (piece: string) => Iterable<string> }
 
 /** The `pre_tokenizer` of a tokenizer.json as a flat list of steps. */
@@ -70,6 +70,7 @@ function readMetaspace(node: JsonNode): Stage[] {
     throw bad(node.at('add_prefix_space'), `is false, but prepend_scheme is "${scheme}"; make it "never"`)
   const map: Stage = {
     kind: 'map',
+    usesFirst: scheme === 'first',
     map: (piece, first) => {
       const text = piece.replaceAll(' ', replacement)
       const prepend = scheme === 'always' || (scheme === 'first' && first)
