@@ -178,7 +178,6 @@ Napi::Value WillNeed(const Napi::CallbackInfo& info) { return advise(info, MADV_
 #ifdef __linux__
 Napi::Value Populate(const Napi::CallbackInfo& info) { return advise(info, MADV_POPULATE_READ); }
 #endif
-Napi::Value DontNeed(const Napi::CallbackInfo& info) { return advise(info, MADV_DONTNEED); }
 
 /// tryLock(fd): takes the whole file's advisory lock, false when somebody has it. It ends with the descriptor.
 Napi::Value TryLock(const Napi::CallbackInfo& info) {
@@ -195,7 +194,6 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("map", Napi::Function::New(env, Map));
   exports.Set("unmap", Napi::Function::New(env, Unmap));
   exports.Set("willNeed", Napi::Function::New(env, WillNeed));
-  exports.Set("dontNeed", Napi::Function::New(env, DontNeed));
   exports.Set("tryLock", Napi::Function::New(env, TryLock));
 #ifdef __linux__
   exports.Set("repeat", Napi::Function::New(env, Repeat));

@@ -8,10 +8,8 @@ export interface Native {
   map(fd: number, bytes: number): ArrayBuffer
   /** Ends a mapping at once; every view of it has length 0 afterwards. False when there was none. */
   unmap(buffer: ArrayBuffer): boolean
-  /** The kernel starts to read this range. 0 or an errno, as with the next two. */
+  /** The kernel starts to read this range. 0 or an errno, as with the next one. */
   willNeed(buffer: ArrayBuffer, offset: number, bytes: number): number
-  /** This range need not stay in this process; the system may keep it cached. */
-  dontNeed(buffer: ArrayBuffer, offset: number, bytes: number): number
   /** Reads this range now. EFAULT where looking at it would have ended the process. Linux only. */
   populate?(buffer: ArrayBuffer, offset: number, bytes: number): number
   /** Memory in which a pattern of whole pages repeats, at the cost of one pattern. Linux only. */

@@ -41,7 +41,6 @@ test('says what would have ended the process', () => {
   expect(native.populate!(buffer, 0, content.length)).toBe(constants.errno.EFAULT)
   expect(native.populate!(buffer, 0, 100)).toBe(0)
   expect(native.willNeed(buffer, 0, content.length)).toBe(0)
-  expect(native.dontNeed(buffer, 0, content.length)).toBe(0)
   native.unmap(buffer)
   closeSync(fd)
 })
