@@ -4,13 +4,17 @@ import { fileURLToPath } from 'node:url'
 import type { HostArray, NamedArray } from '@aphrodite/tensor'
 import { readSafetensors } from '@aphrodite/testing'
 
-const root = fileURLToPath(new URL('../fixtures/hf', import.meta.url))
-export const FIXTURES = readdirSync(root)
+const root = fileURLToPath(new URL('../fixtures', import.meta.url))
+const foldersOf = (group: string) =>
+  readdirSync(join(root, group), { withFileTypes: true }).flatMap((e) => (e.isDirectory() ? [`${group}/${e.name}`] : []))
+
+/** `hf`: every family as its checkpoints are published. `variants`: sizes, keys and spellings that those do not have. */
+export const FIXTURES = [...foldersOf('hf'), ...foldersOf('variants')]
 
 /** What Hugging Face computed for one prompt, in float32. */
 export interface ReferencePrompt {
   readonly prompt: number[]
-  /** By position; prompts of 90 tokens have the last alone. */
+  /** By position; the longest prompts have the last alone. */
   readonly logits: ReadonlyMap<number, Float32Array>
   readonly greedy: number[]
   /** Between the two best logits at each step of `greedy`. */
@@ -25,7 +29,7 @@ export interface Fixture {
 }
 
 /** NTK that follows the length cannot be compared once a sequence outgrows the original 64 positions. */
-const compared = (name: string): number[] => (name === 'llama-rope-dynamic' ? [0, 1] : [0, 1, 2])
+const compared = (name: string): number[] => (name === 'hf/llama-rope-dynamic' ? [0, 1] : [0, 1, 2])
 
 export function readFixture(name: string): Fixture {
   const directory = join(root, name)

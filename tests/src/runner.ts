@@ -8,12 +8,24 @@ import {
   type Step,
   unquantized,
 } from '@aphrodite/layers'
-import { Arena, type Device, type FloatDType, type NamedArray, PAGE_TOKENS, PagedCache, singleRank, Workspace } from '@aphrodite/tensor'
+import {
+  Arena,
+  type Communicator,
+  type Device,
+  type FloatDType,
+  type NamedArray,
+  PAGE_TOKENS,
+  PagedCache,
+  singleRank,
+  Workspace,
+} from '@aphrodite/tensor'
 
 export interface RunnerOptions {
   readonly dtype: FloatDType
   /** The longest sequence. Default 256. */
   readonly maxTokens?: number
+  /** This rank among others. Default: alone. */
+  readonly tp?: Communicator
 }
 
 /** One sequence at a time through a model, with a step built by hand: models are tested by it without the engine. */
@@ -26,11 +38,11 @@ export class Runner {
   readonly #groups: number
   readonly #pages: number
 
-  constructor(model: CausalLM, weights: Iterable<NamedArray>, device: Device, { dtype, maxTokens = 256 }: RunnerOptions) {
+  constructor(model: CausalLM, weights: Iterable<NamedArray>, device: Device, { dtype, maxTokens = 256, tp = singleRank }: RunnerOptions) {
     this.#model = model
     this.#device = device
     this.#arena = new Arena(device, 1 << 20)
-    const env: Env = { device, arena: this.#arena, tp: singleRank, dtype, quantization: unquantized }
+    const env: Env = { device, arena: this.#arena, tp, dtype, quantization: unquantized }
     model.materialize(env)
     model.loadWeights(weights)
     this.#pages = Math.ceil(maxTokens / PAGE_TOKENS) + 1

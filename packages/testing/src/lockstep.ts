@@ -13,47 +13,66 @@ const PAUSE = Symbol('waits for the other ranks')
 /**
  * Runs a synchronous program on `size` ranks in one thread and returns what each returned. A rank that needs the others
  * stops; when all have come that far, everything is run again from the start with the result at hand. So `run` has to do the
- * same every time, and its cost grows with the square of its collectives: it is for tests. Throws LOCKSTEP where the ranks
- * do not call the same collectives with the same shapes.
+ * same every time, and its cost grows with the square of its collectives: it is for tests. A rank's communicator is the same
+ * object in every run. Throws LOCKSTEP where the ranks do not call the same collectives with the same shapes.
  */
 export function lockstep<T>(size: number, run: (tp: Communicator) => T): T[] {
   const done: Exchange[] = []
+  const ranks = Array.from({ length: size }, (_, rank) => new Rank(rank, size, done))
   for (;;) {
-    const waiting: Exchange[] = []
-    const results: T[] = []
-    for (let rank = 0; rank < size; rank++) {
-      let next = 0
-      const exchange = (op: Exchange['op'], out: Tensor, x: Tensor): void => {
-        const result = done[next++]
-        if (result) {
-          out.device.upload(out, result.values)
-          return
-        }
-        waiting.push({ op, rows: x.rows, columns: x.lastDim, values: x.device.download(x) as Float32Array })
-        throw PAUSE
-      }
-      const tp: Communicator = {
-        rank,
-        size,
-        allReduce: (x) => exchange('allReduce', x, x),
-        allGather: (out, x) => exchange('allGather', out, x),
-      }
-      try {
-        results.push(run(tp))
-      } catch (e) {
-        if (e !== PAUSE) throw e
-      }
-    }
+    const results = ranks.flatMap((rank) => rank.advance(run))
     if (results.length === size) return results
+    const waiting = ranks.flatMap((rank) => rank.waiting ?? [])
     const [first] = waiting
-    const alike =
-      waiting.length === size && waiting.every((w) => w.op === first!.op && w.rows === first!.rows && w.columns === first!.columns)
-    if (!alike)
-      throw testingError(
-        'LOCKSTEP',
-        `after ${done.length} collectives the ranks want ${waiting.map((w) => `${w.op} [${w.rows}, ${w.columns}]`)}`,
-      )
+    const alike = (w: Exchange) => w.op === first!.op && w.rows === first!.rows && w.columns === first!.columns
+    if (waiting.length < size || !waiting.every(alike)) {
+      const wants = ranks.map(({ waiting: w }) => (w ? `${w.op} [${w.rows}, ${w.columns}]` : 'nothing'))
+      throw testingError('LOCKSTEP', `after ${done.length} collectives the ranks want ${wants.join(', ')}`)
+    }
     done.push({ ...first!, values: first!.op === 'allReduce' ? sum(waiting) : sideBySide(waiting) })
+  }
+}
+
+class Rank implements Communicator {
+  readonly rank: number
+  readonly size: number
+  readonly #done: readonly Exchange[]
+  #next = 0
+  waiting: Exchange | undefined
+
+  constructor(rank: number, size: number, done: readonly Exchange[]) {
+    this.rank = rank
+    this.size = size
+    this.#done = done
+  }
+
+  /** What the program returns, or nothing when it waits. */
+  advance<T>(run: (tp: Communicator) => T): T[] {
+    this.#next = 0
+    this.waiting = undefined
+    try {
+      return [run(this)]
+    } catch (e) {
+      if (e !== PAUSE) throw e
+      return []
+    }
+  }
+
+  allReduce(x: Tensor): void {
+    this.#exchange('allReduce', x, x)
+  }
+
+  allGather(out: Tensor, x: Tensor): void {
+    this.#exchange('allGather', out, x)
+  }
+
+  #exchange(op: Exchange['op'], out: Tensor, x: Tensor): void {
+    const result = this.#done[this.#next++]
+    if (!result) {
+      this.waiting = { op, rows: x.rows, columns: x.lastDim, values: x.device.download(x) as Float32Array }
+      throw PAUSE
+    }
+    out.device.upload(out, result.values)
   }
 }
 
