@@ -1,15 +1,14 @@
 import { randomBytes } from 'node:crypto'
-import { type CausalLM, cachingLayers } from '@aphrodite/layers'
+import type { CausalLM } from '@aphrodite/layers'
 import type { AphroditeError, Arena, Device } from '@aphrodite/tensor'
 import type { CacheGroups } from './cache-groups.ts'
-import { allocateCaches, ledgerOf, planGroups, sizeGroups } from './cache-memory.ts'
-import { measureWorkspace } from './dry-run.ts'
 import { engineError } from './errors.ts'
-import { ModelRunner } from './model-runner.ts'
+import type { ModelRunner } from './model-runner.ts'
 import { type EngineOptions, resolveEngineOptions } from './options.ts'
+import { prepareMemory } from './prepare-memory.ts'
 import type { EngineFailure, EngineOutput, EngineRequest, EngineStats, FinishReason, MemoryLedger } from './protocol.ts'
 import { type RequestLimits, readRequest } from './read-request.ts'
-import { samplerBytes } from './sampler.ts'
+import { derivedSeed } from './sampling-plan.ts'
 import { Scheduler } from './scheduler.ts'
 import { type Request, Sequence } from './sequence.ts'
 
@@ -51,54 +50,15 @@ export class EngineCore {
   constructor(init: { readonly model: CausalLM; readonly device: Device } & Partial<EngineOptions>) {
     const { model, device, ...given } = init
     const options = resolveEngineOptions(given)
-    if (options.maxModelLen !== null && options.maxModelLen > model.maxModelLen)
-      throw engineError(
-        'BAD_ENGINE_OPTION',
-        `maxModelLen is ${options.maxModelLen}; the model goes up to ${model.maxModelLen} tokens. Set it to that or less, or leave it out.`,
-      )
     this.options = options
     this.vocabSize = model.vocabSize
-    const { maxNumSeqs, maxNumBatchedTokens, cacheDtype } = options
-    const specs = cachingLayers(model).map((layer) => layer.cacheSpec())
-    const plans = planGroups(specs, device, cacheDtype)
-    const longest = options.maxModelLen ?? model.maxModelLen
-    const mostRows = Math.max(Math.min(maxNumSeqs, maxNumBatchedTokens), Math.min(maxNumBatchedTokens, longest))
-    const chunkRows = Math.min(mostRows, Math.max(1, Math.floor(options.maxLogitsBytes / (model.vocabSize * 4))))
-    const workspaceBytes = measureWorkspace(model, specs, plans, device, cacheDtype, {
-      maxModelLen: longest,
-      maxNumSeqs,
-      maxNumBatchedTokens,
-      chunkRows,
-      samplerBytes: samplerBytes(chunkRows, longest, model.vocabSize),
-    })
-    const memory = device.memory()
-    const bytes = options.kvCacheBytes ?? Math.floor(memory.free * options.memoryFraction) - workspaceBytes
-    const sizes = sizeGroups(plans, bytes, {
-      maxModelLen: options.maxModelLen,
-      modelLen: model.maxModelLen,
-      maxNumSeqs,
-      maxNumBatchedTokens,
-    })
-    this.maxModelLen = sizes.maxModelLen
-
-    const allocated = allocateCaches(specs, plans, sizes.blocks, device, cacheDtype, { ...options, maxModelLen: this.maxModelLen })
-    this.#arena = allocated.arena
-    this.#cache = allocated.groups
-    this.#runner = new ModelRunner({
-      model,
-      device,
-      groups: allocated.groups.groups,
-      kvCaches: allocated.kvCaches,
-      maxModelLen: this.maxModelLen,
-      chunkRows,
-      workspaceBytes,
-    })
+    const prepared = prepareMemory(model, device, options)
+    this.maxModelLen = prepared.maxModelLen
+    this.ledger = prepared.ledger
+    this.#arena = prepared.arena
+    this.#cache = prepared.cache
+    this.#runner = prepared.runner
     this.#scheduler = new Scheduler(this.#cache, options, (sequence, cached) => this.#admitted(sequence, cached))
-    this.ledger = ledgerOf(plans, sizes.blocks, {
-      total: memory.total,
-      weights: options.weightBytes,
-      workspace: workspaceBytes,
-    })
     this.#limits = {
       vocabSize: model.vocabSize,
       maxModelLen: this.maxModelLen,
@@ -306,5 +266,5 @@ export class EngineCore {
 /** Seeds for requests that bring none: random, or from a seed of the engine's and the order of arrival. */
 function seeds(seed: number | null): (arrival: number) => number {
   if (seed === null) return () => randomBytes(6).readUIntLE(0, 6)
-  return (arrival) => (seed + arrival * 0x9e3779b1) % Number.MAX_SAFE_INTEGER
+  return (arrival) => derivedSeed(seed, arrival)
 }

@@ -2,6 +2,7 @@ import type { CausalLM, Step } from '@aphrodite/layers'
 import { Arena, type Device, type SamplingBatch, type Tensor } from '@aphrodite/tensor'
 import { withLogitRows } from './batch.ts'
 import { HostStaging } from './host-staging.ts'
+import { adjustmentEntries, LogitAdjuster } from './logit-adjuster.ts'
 import { logprobAt } from './logprobs.ts'
 import type { Sequence } from './sequence.ts'
 
@@ -20,6 +21,7 @@ export class Sampler {
   readonly #maxEntries: number
   readonly #model: CausalLM
   readonly #device: Device
+  readonly #adjuster: LogitAdjuster
   readonly #constants: Arena
   /** Parameters of rows that all take the most likely token. */
   readonly #greedy: SamplingBatch
@@ -34,6 +36,7 @@ export class Sampler {
   constructor(model: CausalLM, device: Device, limits: { chunkRows: number; maxModelLen: number }) {
     this.#model = model
     this.#device = device
+    this.#adjuster = new LogitAdjuster(device)
     this.chunkRows = limits.chunkRows
     this.#maxEntries = maxEntries(limits.maxModelLen, model.vocabSize)
     const rows = this.chunkRows
@@ -110,7 +113,7 @@ export class Sampler {
     let entries = 0
     let end = start
     while (end < drawing.length && end - start < this.chunkRows) {
-      entries += entriesOf(drawing[end]!)
+      entries += adjustmentEntries(drawing[end]!)
       if (entries > this.#maxEntries && end > start) break
       end++
     }
@@ -131,7 +134,7 @@ export class Sampler {
     let changed = false
     this.#withLogits(hidden, step, start, end, drawing.length, (logits) => {
       const rows = drawing.length === end - start ? drawing : drawing.slice(start, end)
-      changed = this.#adjust(logits, step, rows, start)
+      changed = this.#adjuster.apply(logits, step, rows, Math.max(0, this.#firstPenalized - start))
       logits.kernels.sample(tokens.narrow(0, start, end - start), logits, this.#parameters(step, rows))
       if (from < to && !changed) report(logits, start)
     })
@@ -145,95 +148,6 @@ export class Sampler {
       use(this.#model.logits(hidden, end - start === all ? step : withLogitRows(step, step.logitRows.narrow(0, start, end - start))))
       return marker
     })
-  }
-
-  /** Penalties, bias and bans, in place. False if no row has any. */
-  #adjust(logits: Tensor, step: Step, rows: readonly Sequence[], start: number): boolean {
-    const first = Math.max(0, this.#firstPenalized - start)
-    const penalized = first < rows.length
-    let sparse = 0
-    for (const s of rows) sparse += sparseEntries(s)
-    if (penalized) this.#penalize(logits.narrow(0, first, rows.length - first), step, rows.slice(first))
-    if (sparse > 0) this.#addSparse(logits, step, rows, sparse)
-    return penalized || sparse > 0
-  }
-
-  #penalize(logits: Tensor, step: Step, rows: readonly Sequence[]): void {
-    const n = rows.length
-    const ints = this.#ints
-    const floats = this.#floats
-    ints.begin()
-    floats.begin()
-    let prompts = 0
-    let outputs = 0
-    for (const s of rows) {
-      prompts += s.request.plan.penalizesPrompt ? s.promptLength : 0
-      outputs += s.outputLength
-    }
-    const promptOffsets = ints.section(n + 1)
-    const outputOffsets = ints.section(n + 1)
-    const promptIds = ints.section(prompts)
-    const outputIds = ints.section(outputs)
-    const penalties = floats.section(n * 3)
-    let p = 0
-    let o = 0
-    for (const [i, s] of rows.entries()) {
-      const { params, penalizesPrompt } = s.request.plan
-      if (penalizesPrompt) {
-        ints.data.set(s.request.prompt, promptIds + p)
-        p += s.promptLength
-      }
-      ints.data.set(s.tokens.subarray(s.promptLength, s.length), outputIds + o)
-      o += s.outputLength
-      ints.data[promptOffsets + i + 1] = p
-      ints.data[outputOffsets + i + 1] = o
-      floats.data[penalties + i] = params.repetitionPenalty
-      floats.data[penalties + n + i] = params.presencePenalty
-      floats.data[penalties + n * 2 + i] = params.frequencyPenalty
-    }
-    ints.data[promptOffsets] = ints.data[outputOffsets] = 0
-    ints.upload(step.workspace, this.#device)
-    floats.upload(step.workspace, this.#device)
-    logits.kernels.penalize(
-      logits,
-      {
-        repetition: floats.vector(penalties, n),
-        presence: floats.vector(penalties + n, n),
-        frequency: floats.vector(penalties + n * 2, n),
-      },
-      {
-        promptOffsets: ints.vector(promptOffsets, n + 1),
-        promptIds: ints.vector(promptIds, p),
-        outputOffsets: ints.vector(outputOffsets, n + 1),
-        outputIds: ints.vector(outputIds, o),
-      },
-    )
-  }
-
-  #addSparse(logits: Tensor, step: Step, rows: readonly Sequence[], entries: number): void {
-    const ints = this.#ints
-    const floats = this.#floats
-    ints.begin()
-    floats.begin()
-    const offsets = ints.section(rows.length + 1)
-    const ids = ints.section(entries)
-    const values = floats.section(entries)
-    let at = 0
-    for (const [i, s] of rows.entries()) {
-      ints.data[offsets + i] = at
-      const { biasIds, biasValues, bannedIds } = s.request.plan
-      ints.data.set(biasIds, ids + at)
-      floats.data.set(biasValues, values + at)
-      at += biasIds.length
-      if (!bansEnds(s)) continue
-      ints.data.set(bannedIds, ids + at)
-      floats.data.fill(Number.NEGATIVE_INFINITY, values + at, values + at + bannedIds.length)
-      at += bannedIds.length
-    }
-    ints.data[offsets + rows.length] = at
-    ints.upload(step.workspace, this.#device)
-    floats.upload(step.workspace, this.#device)
-    logits.kernels.addSparse(logits, ints.vector(offsets, rows.length + 1), ints.vector(ids, at), floats.vector(values, at))
   }
 
   #parameters(step: Step, rows: readonly Sequence[]): SamplingBatch {
@@ -292,6 +206,3 @@ const place = (s: Sequence): number => {
   const { penalized, logprobs } = s.request.plan
   return logprobs < 0 ? (penalized ? 3 : 0) : penalized ? 2 : 1
 }
-const bansEnds = (s: Sequence): boolean => s.outputLength < s.request.plan.params.minTokens
-const sparseEntries = (s: Sequence): number => s.request.plan.biasIds.length + (bansEnds(s) ? s.request.plan.bannedIds.length : 0)
-const entriesOf = (s: Sequence): number => sparseEntries(s) + (s.request.plan.penalized ? s.length : 0)

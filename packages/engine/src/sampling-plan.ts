@@ -51,6 +51,10 @@ export function seedWords(seed: number, answer: number): readonly [low: number, 
   return [Number(BigInt.asIntN(32, mixed)), Number(BigInt.asIntN(32, mixed >> 32n))]
 }
 
+/** The seed of the request that arrives as number `arrival` and brings none. */
+export const derivedSeed = (seed: number, arrival: number): number =>
+  Number(BigInt.asUintN(53, splitMix64(BigInt(seed) ^ splitMix64(BigInt(arrival)))))
+
 /** The output function of SplitMix64 (Steele, Lea, Flood 2014): every bit of the input moves half of the output's. */
 function splitMix64(value: bigint): bigint {
   let z = BigInt.asUintN(64, value + 0x9e3779b97f4a7c15n)

@@ -42,7 +42,9 @@ export class Scheduler {
   remove(sequence: Sequence): void {
     for (const list of [this.running, this.waiting]) {
       const i = list.indexOf(sequence)
-      if (i >= 0) list.splice(i, 1)
+      if (i < 0) continue
+      list.splice(i, 1)
+      break
     }
     sequence.scheduled = 0
     this.#cache.release(sequence)

@@ -1,0 +1,62 @@
+import { type CausalLM, cachingLayers } from '@aphrodite/layers'
+import type { Arena, Device } from '@aphrodite/tensor'
+import type { CacheGroups } from './cache-groups.ts'
+import { allocateCaches, ledgerOf, planGroups, sizeGroups } from './cache-memory.ts'
+import { measureWorkspace } from './dry-run.ts'
+import { engineError } from './errors.ts'
+import { ModelRunner } from './model-runner.ts'
+import type { EngineOptions } from './options.ts'
+import type { MemoryLedger } from './protocol.ts'
+import { samplerBytes } from './sampler.ts'
+
+/** What an engine has taken of its device's memory. */
+export interface PreparedMemory {
+  readonly maxModelLen: number
+  readonly ledger: MemoryLedger
+  /** Keys, values and states. */
+  readonly arena: Arena
+  readonly cache: CacheGroups
+  readonly runner: ModelRunner
+}
+
+/**
+ * Takes the memory of an engine: the workspace is measured first, by a dry run at the largest batches; the cache gets what
+ * the options leave it. Throws BAD_ENGINE_OPTION, CACHE_TOO_SMALL, OUT_OF_MEMORY.
+ */
+export function prepareMemory(model: CausalLM, device: Device, options: EngineOptions): PreparedMemory {
+  if (options.maxModelLen !== null && options.maxModelLen > model.maxModelLen)
+    throw engineError(
+      'BAD_ENGINE_OPTION',
+      `maxModelLen is ${options.maxModelLen}; the model goes up to ${model.maxModelLen} tokens. Set it to that or less, or leave it out.`,
+    )
+  const { maxNumSeqs, maxNumBatchedTokens, cacheDtype } = options
+  const specs = cachingLayers(model).map((layer) => layer.cacheSpec())
+  const plans = planGroups(specs, device, cacheDtype)
+  const longest = options.maxModelLen ?? model.maxModelLen
+  const mostRows = Math.max(Math.min(maxNumSeqs, maxNumBatchedTokens), Math.min(maxNumBatchedTokens, longest))
+  const chunkRows = Math.min(mostRows, Math.max(1, Math.floor(options.maxLogitsBytes / (model.vocabSize * 4))))
+  const workspaceBytes = measureWorkspace(model, specs, plans, device, cacheDtype, {
+    maxModelLen: longest,
+    maxNumSeqs,
+    maxNumBatchedTokens,
+    chunkRows,
+    samplerBytes: samplerBytes(mostRows, longest, model.vocabSize),
+  })
+  const memory = device.memory()
+  const bytes = options.kvCacheBytes ?? Math.floor(memory.free * options.memoryFraction) - workspaceBytes
+  const { blocks, maxModelLen } = sizeGroups(plans, bytes, {
+    maxModelLen: options.maxModelLen,
+    modelLen: model.maxModelLen,
+    maxNumSeqs,
+    maxNumBatchedTokens,
+  })
+  const { arena, groups, kvCaches } = allocateCaches(specs, plans, blocks, device, cacheDtype, { ...options, maxModelLen })
+  try {
+    const runner = new ModelRunner({ model, device, groups: groups.groups, kvCaches, maxModelLen, chunkRows, workspaceBytes })
+    const ledger = ledgerOf(plans, blocks, { total: memory.total, weights: options.weightBytes, workspace: workspaceBytes })
+    return { maxModelLen, ledger, arena, cache: groups, runner }
+  } catch (error) {
+    arena.release()
+    throw error
+  }
+}
