@@ -77,7 +77,14 @@ for (const [beside, core] of [
     const ms = times[i]!
     const mean = ms.reduce((a, b) => a + b) / ms.length
     console.log(
-      JSON.stringify({ benchmark: 'cpu-rival', beside, setup: name, medianMs: round(median(ms)), meanMs: round(mean), worstMs: round(Math.max(...ms)) }),
+      JSON.stringify({
+        benchmark: 'cpu-rival',
+        beside,
+        setup: name,
+        medianMs: round(median(ms)),
+        meanMs: round(mean),
+        worstMs: round(Math.max(...ms)),
+      }),
     )
   }
 }
