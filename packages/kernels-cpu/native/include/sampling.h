@@ -24,6 +24,8 @@ struct SamplingKernels {
   /// The sum of e^((x - max) / temperature); max is finite.
   double (*weightSum)(const float* x, int64_t n, float max, float temperature);
   void (*weights)(float* out, const float* x, int64_t n, float max, float temperature);
+  /// How many steps a logit lies below max, at most `last`.
+  void (*buckets)(int32_t* out, const float* x, int64_t n, float max, float steps, int32_t last);
   /// Tokens before (value, id) in falling order, ties by rising id.
   int64_t (*countBefore)(const float* x, int64_t n, float value, int64_t id);
   /// maxima are those of blockMaxima.

@@ -17,8 +17,9 @@ struct RowScratch {
   static constexpr int64_t kListed = 4096, kBuckets = 2048;
   float* maxima;        // [blocks]
   float* order;         // [blocks]
-  double* mass;         // [kBuckets]
+  double* mass;         // [4 * kBuckets]
   float* weights;       // [n]
+  int32_t* buckets;     // [n]
   Candidate* list;      // [n]
   int32_t* listedIds;   // [kListed]
   float* listedWeights; // [kListed]

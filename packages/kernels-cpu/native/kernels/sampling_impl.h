@@ -49,6 +49,14 @@ void weights(float* out, const float* x, int64_t n, float max, float temperature
   if (i < n) storeFirst<F32>(out + i, weightOf(logitsAt(x, i, n), m, t), n - i);
 }
 
+void buckets(int32_t* out, const float* x, int64_t n, float max, float steps, int32_t last) {
+  F m = splat(max), f = splat(steps), most = splat(float(last));
+  for (int64_t i = 0; i < n; i += kLanes) {
+    I bucket = toInt(lesser((m - logitsAt(x, i, n)) * f, most));
+    memcpy(out + i, &bucket, size_t(n - i < kLanes ? n - i : kLanes) * sizeof(int32_t));
+  }
+}
+
 int64_t countBefore(const float* x, int64_t n, float value, int64_t id) {
   F v = splat(value);
   I counts = splatI(0), before = splatI(int32_t(id)) - laneNumbers();
@@ -142,6 +150,6 @@ int32_t raceListed(const Race& race, const int32_t* ids, const float* weights, i
 }  // namespace
 
 extern const SamplingKernels kSampling;
-const SamplingKernels kSampling = {blockMaxima, weightSum, weights, countBefore, raceAll, raceListed};
+const SamplingKernels kSampling = {blockMaxima, weightSum, weights, buckets, countBefore, raceAll, raceListed};
 
 }  // namespace KERNEL_NS

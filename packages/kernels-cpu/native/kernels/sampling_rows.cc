@@ -112,17 +112,21 @@ int32_t raceInNucleus(const SamplingKernels& k, const Race& r, const float* x, i
   }
   // Equal steps of (max - logit) / temperature, which float arithmetic keeps in order; the last bucket has all the rest.
   k.weights(s.weights, x, n, r.max, r.temperature);
-  float steps = float(RowScratch::kBuckets) / 30 / r.temperature;
-  auto bucketOf = [&](float v) { return int64_t(std::min((r.max - v) * steps, float(RowScratch::kBuckets - 1))); };
-  std::fill(s.mass, s.mass + RowScratch::kBuckets, 0.0);
-  for (int64_t i = 0; i < n; i++)
-    if (s.weights[i] > 0) s.mass[bucketOf(x[i])] += double(s.weights[i]);
-  int64_t bucket = 0;
+  k.buckets(s.buckets, x, n, r.max, float(RowScratch::kBuckets) / 30 / r.temperature, RowScratch::kBuckets - 1);
+  // Four histograms in turn: additions to one bucket need not wait for each other.
+  std::fill(s.mass, s.mass + 4 * RowScratch::kBuckets, 0.0);
+  for (int64_t i = 0; i < n; i++) s.mass[4 * s.buckets[i] + (i & 3)] += double(s.weights[i]);
+  int32_t bucket = 0;
   double held = 0;
-  while (bucket < RowScratch::kBuckets - 1 && held + s.mass[bucket] < target) held += s.mass[bucket++];
+  for (; bucket < RowScratch::kBuckets - 1; bucket++) {
+    const double* m = s.mass + 4 * bucket;
+    double mass = (m[0] + m[1]) + (m[2] + m[3]);
+    if (held + mass >= target) break;
+    held += mass;
+  }
   int64_t count = 0;
   for (int64_t i = 0; i < n; i++)
-    if (s.weights[i] > 0 && bucketOf(x[i]) == bucket) s.list[count++] = {x[i], s.weights[i], int32_t(i)};
+    if (s.buckets[i] == bucket && s.weights[i] > 0) s.list[count++] = {x[i], s.weights[i], int32_t(i)};
   int64_t kept = nucleus(s.list, count, target - held);
   if (kept == 0) return k.raceAll(r, x, n, s.maxima, {kNever, int32_t(n)});  // rounding put the target past the last token
   const Candidate& last = *std::max_element(s.list, s.list + kept, before);
@@ -133,7 +137,7 @@ int32_t raceInNucleus(const SamplingKernels& k, const Race& r, const float* x, i
 
 size_t RowScratch::bytes(int64_t n) {
   size_t blocks = size_t(blocksOf(n)) + 16;
-  return (blocks * 2 + size_t(n) + 16) * sizeof(float) + kBuckets * sizeof(double) + (size_t(n) + 16) * sizeof(Candidate) +
+  return (blocks * 2 + 2 * (size_t(n) + 16)) * sizeof(float) + 4 * kBuckets * sizeof(double) + (size_t(n) + 16) * sizeof(Candidate) +
          kListed * (sizeof(int32_t) + sizeof(float)) + 64;
 }
 
@@ -141,10 +145,11 @@ RowScratch::RowScratch(void* memory, int64_t n) {
   char* at = static_cast<char*>(memory);
   auto take = [&](size_t bytes) { return at += bytes, at - bytes; };
   size_t blocks = size_t(blocksOf(n)) + 16;
-  mass = reinterpret_cast<double*>(take(kBuckets * sizeof(double)));
+  mass = reinterpret_cast<double*>(take(4 * kBuckets * sizeof(double)));
   maxima = reinterpret_cast<float*>(take(blocks * sizeof(float)));
   order = reinterpret_cast<float*>(take(blocks * sizeof(float)));
   weights = reinterpret_cast<float*>(take((size_t(n) + 16) * sizeof(float)));
+  buckets = reinterpret_cast<int32_t*>(take((size_t(n) + 16) * sizeof(int32_t)));
   list = reinterpret_cast<Candidate*>(take((size_t(n) + 16) * sizeof(Candidate)));
   listedIds = reinterpret_cast<int32_t*>(take(kListed * sizeof(int32_t)));
   listedWeights = reinterpret_cast<float*>(take(kListed * sizeof(float)));

@@ -17,7 +17,7 @@ const SHAPES: readonly [readonly number[], number?][] = [
 ]
 const EPS = 1e-5
 // Squares are summed in f32 over 64 lanes, so the sum is good to a few steps; root, product and weight add one each.
-const STEPS = 8
+const STEPS = 5
 
 function rmsNorm(dtype: FloatDType, shape: readonly number[], stride: number | undefined, offset: number, inPlace = false): OpCase {
   return {

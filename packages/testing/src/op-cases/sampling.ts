@@ -64,6 +64,7 @@ const CHOICES: Readonly<Record<string, readonly Choice[]>> = {
     { ...all, topK: 1 },
     { ...all, topK: 5 },
     { ...all, topK: 50 },
+    { ...all, topK: 700, topP: 0.97 },
     { ...all, topK: 1_000_000 },
   ],
   'top-p': [

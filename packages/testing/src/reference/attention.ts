@@ -84,35 +84,53 @@ export const attentionOps = (views: Views): Pick<Kernels, 'writeCache' | 'pagedA
     for (let s = 0; s < sequences; s++) {
       const first = starts[s]!
       const count = starts[s + 1]! - first
-      requireThat('pagedAttention', lengths[s]! <= columns * PAGE_TOKENS, `sequence ${s} has ${lengths[s]} tokens, ${columns} pages`)
-      for (let i = 0; i < count; i++) {
-        const position = lengths[s]! - count + i
-        const from = window > 0 ? Math.max(0, position - window + 1) : 0
-        for (let h = 0; h < heads; h++) {
-          const kvHead = Math.floor((h * kvHeads) / heads)
-          const scores: number[] = []
-          for (let t = from; t <= position; t++) {
-            const key = at.key(pageOf(s, t), t % PAGE_TOKENS, kvHead)
-            let dot = 0
-            for (let d = 0; d < keyDim; d++) dot += queries[((first + i) * heads + h) * keyDim + d]! * e.get(key + d)
-            let score = dot * scale
-            if (softCap > 0) score = softCap * Math.tanh(score / softCap)
-            if (slopes) score += slopes[h]! * (t - position)
-            scores.push(score)
+      const length = lengths[s]!
+      requireThat('pagedAttention', length <= columns * PAGE_TOKENS, `sequence ${s} has ${length} tokens, ${columns} pages`)
+      for (let kvHead = 0; kvHead < kvHeads && count > 0; kvHead++) {
+        const oldest = window > 0 ? Math.max(0, length - count - window + 1) : 0
+        const keys = gather(e, oldest, length, keyDim, (t) => at.key(pageOf(s, t), t % PAGE_TOKENS, kvHead))
+        const values = gather(e, oldest, length, valueDim, (t) => at.value(pageOf(s, t), t % PAGE_TOKENS, kvHead))
+        for (let h = (kvHead * heads) / kvHeads; h < ((kvHead + 1) * heads) / kvHeads; h++) {
+          const sink = sinkLogits ? sinkLogits[h]! : undefined
+          for (let i = 0; i < count; i++) {
+            const position = length - count + i
+            const from = window > 0 ? Math.max(0, position - window + 1) : 0
+            const scores = new Float64Array(position + 1 - from)
+            for (let t = from; t <= position; t++) {
+              let dot = 0
+              for (let d = 0; d < keyDim; d++) dot += queries[((first + i) * heads + h) * keyDim + d]! * keys[t * keyDim + d]!
+              let score = dot * scale
+              if (softCap > 0) score = softCap * Math.tanh(score / softCap)
+              if (slopes) score += slopes[h]! * (t - position)
+              scores[t - from] = score
+            }
+            const weights = softmax(scores, sink)
+            const row = ((first + i) * heads + h) * valueDim
+            y.fill(0, row, row + valueDim)
+            for (let t = from; t <= position; t++)
+              for (let d = 0; d < valueDim; d++) y[row + d]! += weights[t - from]! * values[t * valueDim + d]!
           }
-          const sink = sinkLogits ? sinkLogits[h]! : Number.NEGATIVE_INFINITY
-          const max = scores.reduce((a, b) => Math.max(a, b), sink)
-          const weights = scores.map((score) => Math.exp(score - max))
-          const total = weights.reduce((a, b) => a + b, sinkLogits ? Math.exp(sink - max) : 0)
-          const row = ((first + i) * heads + h) * valueDim
-          y.fill(0, row, row + valueDim)
-          weights.forEach((weight, j) => {
-            const value = at.value(pageOf(s, from + j), (from + j) % PAGE_TOKENS, kvHead)
-            for (let d = 0; d < valueDim; d++) y[row + d]! += (weight / total) * e.get(value + d)
-          })
         }
       }
     }
     views.write(out, y)
   },
 })
+
+/** Rows [from, to) of `dim` elements, each from where `place` says; row t begins at t · dim. */
+function gather(e: Elements, from: number, to: number, dim: number, place: (t: number) => number): Float64Array {
+  const rows = new Float64Array(to * dim)
+  for (let t = from; t < to; t++) {
+    const start = place(t)
+    for (let d = 0; d < dim; d++) rows[t * dim + d] = e.get(start + d)
+  }
+  return rows
+}
+
+/** Softmax; a sink is one more score, whose own share is dropped. */
+function softmax(scores: Float64Array, sink: number | undefined): Float64Array {
+  const max = scores.reduce((a, b) => Math.max(a, b), sink ?? Number.NEGATIVE_INFINITY)
+  const weights = scores.map((score) => Math.exp(score - max))
+  const total = weights.reduce((a, b) => a + b, sink === undefined ? 0 : Math.exp(sink - max))
+  return weights.map((w) => w / total)
+}
