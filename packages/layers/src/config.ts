@@ -30,10 +30,11 @@ export class ConfigReader {
     return this.json[key] === null
   }
 
-  /** A count: a whole number of at least `least`. */
-  count(key: string, fallback?: number, least = 1): number {
+  /** A count: a whole number from `least` to `most`. A limit that no model comes near keeps a broken file from asking for the world. */
+  count(key: string, fallback?: number, { least = 1, most = 2 ** 31 - 1 }: { least?: number; most?: number } = {}): number {
     const n = this.number(key, fallback)
     if (!Number.isSafeInteger(n) || n < least) throw this.error(`${key} should be a whole number of at least ${least}, is ${n}`)
+    if (n > most) throw this.error(`${key} should be at most ${most}, is ${n}`)
     return n
   }
 

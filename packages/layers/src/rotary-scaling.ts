@@ -47,8 +47,14 @@ export function readRotary(c: ConfigReader, options: ReadRotaryOptions): RotaryP
   const scale = Object.hasOwn(SCALINGS, type) ? SCALINGS[type] : undefined
   if (!scale) throw c.error(`rope_type is ${JSON.stringify(type)}; supported are ${Object.keys(SCALINGS).join(', ')}`)
   const plain = rotaryParameters(rotaryDim, theta, maxPositions)
-  return p ? scale({ plain, theta, c, p }) : plain
+  const parameters = p ? scale({ plain, theta, c, p }) : plain
+  if (parameters.maxPositions > MOST_POSITIONS)
+    throw c.error(`max_position_embeddings makes ${parameters.maxPositions} positions; at most ${MOST_POSITIONS} are supported`)
+  return parameters
 }
+
+/** A table has a row for each. */
+const MOST_POSITIONS = 2 ** 24
 
 /** The object that holds a layer type's parameters, in either writing. */
 function scalingOf(c: ConfigReader, layerType: string | undefined): ConfigReader | undefined {

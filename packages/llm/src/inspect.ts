@@ -40,7 +40,8 @@ export async function inspectModel(given: LLMOptions): Promise<ModelReport> {
   try {
     const counting = measuringDevice(device)
     const arena = new Arena(counting)
-    const expected = model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization: unquantized })
+    const maxModelLen = options.maxModelLen ?? model.maxModelLen
+    const expected = model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen })
     const groups = new Map<string, CacheGroupReport>()
     for (const spec of cachingLayers(model).map((layer) => layer.cacheSpec())) {
       const window = spec.kind === 'paged' ? spec.window : 0
@@ -49,7 +50,6 @@ export async function inspectModel(given: LLMOptions): Promise<ModelReport> {
       const before = groups.get(key) ?? { kind: spec.kind, layers: 0, window, bytesPerToken: 0 }
       groups.set(key, { ...before, layers: before.layers + 1, bytesPerToken: before.bytesPerToken + bytes })
     }
-    const maxModelLen = options.maxModelLen ?? model.maxModelLen
     const weights =
       options.loadFormat === 'dummy'
         ? [...expected.slots].map(([name, slots]) => ({ name, dtype, shape: slots[0]!.shape }))

@@ -36,7 +36,8 @@ export function loadModel(
 ): LoadedModel {
   const arena = new Arena(device)
   try {
-    const weights = model.materialize({ device, arena, tp: singleRank, dtype, quantization: unquantized })
+    const maxModelLen = options.maxModelLen ?? model.maxModelLen
+    const weights = model.materialize({ device, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen })
     if (options.loadFormat === 'dummy') {
       say('weights: random numbers')
       model.loadWeights(dummyTensors(expectedOf(weights), dtype, options.seed ?? 0))

@@ -12,7 +12,7 @@ export type LlamaConfig = ReturnType<typeof readLlamaConfig>
 /** What the Llama family reads of config.json. Relatives start from it and change what is theirs. */
 export function readLlamaConfig(c: ConfigReader, own: Partial<ReadRotaryOptions> = {}) {
   const shape = readHeads(c, own.headDim)
-  const layers = c.count('num_hidden_layers')
+  const layers = c.count('num_hidden_layers', undefined, { most: 10_000 })
   const bias = c.boolean('attention_bias', false)
   return {
     ...shape,

@@ -5,7 +5,7 @@ import { readLlamaConfig } from './llama-config.ts'
 /** The windows of Qwen's layers: none unless asked for, and then only from layer max_window_layers on. */
 export function readQwenWindows(c: ConfigReader, layers: number): number[] {
   const window = c.boolean('use_sliding_window', false) ? readSlidingWindow(c, 4096) : 0
-  const first = c.count('max_window_layers', 28, 0)
+  const first = c.count('max_window_layers', 28, { least: 0 })
   return readWindows(c, layers, window, (layer) => layer >= first)
 }
 

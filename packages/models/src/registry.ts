@@ -70,7 +70,7 @@ export class ArchitectureRegistry {
     const near = asked && nearest(asked, known)
     throw modelsError(
       'UNKNOWN_ARCHITECTURE',
-      `no model serves ${architectures.length ? architectures.map((a) => JSON.stringify(a)).join(' or ') : 'a config.json without architectures'}.` +
+      `no model serves ${architectures.length ? architectures.slice(0, 4).map(quote).join(' or ') : 'a config.json without architectures'}.` +
         `${near ? ` The nearest is ${near}.` : ''} Known: ${known.join(', ')}. Add it with ModelRegistry.registerModel(name, model).`,
     )
   }
@@ -92,6 +92,8 @@ export class ArchitectureRegistry {
     return definition.create(definition.readConfig(reader))
   }
 }
+
+const quote = (name: string): string => JSON.stringify(name.length > 80 ? `${name.slice(0, 80)}…` : name)
 
 async function importModel({ architecture, module }: ModuleRegistration): Promise<Record<string, unknown>> {
   try {
