@@ -139,7 +139,8 @@ Napi::Value Repeat(const Napi::CallbackInfo& info) {
   }
   for (size_t at = 0; at < bytes; at += unit) {
     size_t length = bytes - at < unit ? bytes - at : unit;
-    if (mmap(static_cast<char*>(base) + at, length, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0) == MAP_FAILED) {
+    // Private and writable, as a file: a write makes a page of its own.
+    if (mmap(static_cast<char*>(base) + at, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED, fd, 0) == MAP_FAILED) {
       int code = errno;
       munmap(base, bytes);
       close(fd);

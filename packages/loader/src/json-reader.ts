@@ -25,16 +25,15 @@ const DEEPEST = 100
 
 const QUOTE = 0x22
 const BACKSLASH = 0x5c
-const ESCAPES: Readonly<Record<string, string>> = {
-  '"': '"',
-  '\\': '\\',
-  '/': '/',
-  b: '\b',
-  f: '\f',
-  n: '\n',
-  r: '\r',
-  t: '\t',
-}
+const OPEN_OBJECT = 0x7b
+const CLOSE_OBJECT = 0x7d
+const OPEN_ARRAY = 0x5b
+const CLOSE_ARRAY = 0x5d
+const COMMA = 0x2c
+const COLON = 0x3a
+const MINUS = 0x2d
+/** Where the text has ended. */
+const END = -1
 
 /**
  * Reads JSON from front to back, a value at a time, so that a caller who knows what must come next takes exactly that and
@@ -65,7 +64,7 @@ export class JsonReader {
 
   value(depth = 0): unknown {
     const c = this.#peek()
-    if (c === '{') {
+    if (c === OPEN_OBJECT) {
       const object: Record<string, unknown> = {}
       this.object((key) => {
         const value = this.value(depth + 1)
@@ -75,12 +74,12 @@ export class JsonReader {
       }, depth)
       return object
     }
-    if (c === '[') {
+    if (c === OPEN_ARRAY) {
       const array: unknown[] = []
       this.array(() => array.push(this.value(depth + 1)), depth)
       return array
     }
-    if (c === '"') return this.string()
+    if (c === QUOTE) return this.string()
     if (this.#word('true')) return true
     if (this.#word('false')) return false
     if (this.#word('null')) return null
@@ -94,54 +93,60 @@ export class JsonReader {
 
   /** `{ … }`: calls `member` with each key; it must take the value. */
   object(member: (key: string) => void, depth = 0): void {
-    this.#open('{', depth)
-    const seen = this.#rules.uniqueKeys ? new Set<string>() : undefined
-    if (this.#skip('}')) return
+    this.#open(OPEN_OBJECT, depth)
+    const keys = this.#rules.uniqueKeys ? new Keys() : undefined
+    if (this.#skip(CLOSE_OBJECT)) return
     do {
       this.#peek()
       const start = this.#at
       const key = this.string('a name in quotes')
-      if (seen?.has(key)) throw this.error(`${quote(key)} is there twice`, start)
-      seen?.add(key)
-      this.#expect(':', `":" after ${quote(key)}`)
+      if (keys && !keys.add(key)) throw this.error(`${quote(key)} is there twice`, start)
+      if (!this.#skip(COLON)) throw this.#unexpected(`":" after ${quote(key)}`)
       member(key)
-    } while (this.#skip(','))
-    this.#expect('}', '"," or "}"')
+    } while (this.#skip(COMMA))
+    if (!this.#skip(CLOSE_OBJECT)) throw this.#unexpected('"," or "}"')
   }
 
   /** `[ … ]`: calls `element` before each value; it must take the value. */
   array(element: () => void, depth = 0): void {
-    this.#open('[', depth)
-    if (this.#skip(']')) return
+    this.#open(OPEN_ARRAY, depth)
+    if (this.#skip(CLOSE_ARRAY)) return
     do element()
-    while (this.#skip(','))
-    this.#expect(']', '"," or "]"')
+    while (this.#skip(COMMA))
+    if (!this.#skip(CLOSE_ARRAY)) throw this.#unexpected('"," or "]"')
   }
 
   string(expected = 'a string in quotes'): string {
-    if (this.#peek() !== '"') throw this.error(`should have ${expected} here, has ${this.#sight()}`)
+    if (this.#peek() !== QUOTE) throw this.#unexpected(expected)
     const text = this.#text
-    const start = this.#at + 1
-    for (let i = start; i < text.length; i++) {
+    const start = this.#at
+    let escapes = false
+    for (let i = start + 1; i < text.length; i++) {
       const c = text.charCodeAt(i)
       if (c === QUOTE) {
         this.#at = i + 1
-        return text.slice(start, i)
+        return escapes ? this.#unescaped(start, i + 1) : text.slice(start + 1, i)
       }
-      if (c === BACKSLASH) return this.#escaped(start, i)
       if (c < 0x20) throw this.error('a string has a control character that is not escaped', i)
+      if (c === BACKSLASH) {
+        escapes = true
+        i++
+      }
     }
-    throw this.error('a string has no end', this.#at)
+    throw this.error('a string has no end', start)
   }
 
   /** A whole number from 0 to 2^53 - 1, written as digits. */
   natural(): number {
     const c = this.#peek()
     const start = this.#at
-    if (c !== '-' && !isDigit(c)) throw this.error(`should have a number here, has ${this.#sight()}`)
+    if (c !== MINUS && !isDigit(c)) throw this.#unexpected('a number')
     const numeral = this.#numeral()
+    for (let i = 0; i < numeral.length; i++) {
+      if (!isDigit(numeral.charCodeAt(i)))
+        throw this.error(`should have a whole number of at least 0 here, has ${quote(numeral)}`, start)
+    }
     const n = Number(numeral)
-    if (!/^\d+$/.test(numeral)) throw this.error(`should have a whole number of at least 0 here, has ${quote(numeral)}`, start)
     if (!Number.isSafeInteger(n)) throw this.error(`${clip(numeral)} is beyond 2^53`, start)
     return n
   }
@@ -154,38 +159,29 @@ export class JsonReader {
 
   /** Nothing may follow but white space. */
   end(): void {
-    if (this.#peek() !== '') throw this.error(`should end here, has ${this.#sight()}`)
+    if (this.#peek() !== END) throw this.error(`should end here, has ${this.#sight()}`)
   }
 
-  /** Where the next value starts. */
-  get offset(): number {
-    this.#peek()
-    return this.#at
-  }
-
-  /** The next character that is not white space, '' at the end. It is not taken. */
-  #peek(): string {
+  /** The code of the next character that is not white space. It is not taken. */
+  #peek(): number {
     const text = this.#text
-    for (;;) {
+    while (this.#at < text.length) {
       const c = text.charCodeAt(this.#at)
-      if (c === 0x20 || c === 0x0a || c === 0x0d || c === 0x09) this.#at++
-      else return text.charAt(this.#at)
+      if (c !== 0x20 && c !== 0x0a && c !== 0x0d && c !== 0x09) return c
+      this.#at++
     }
+    return END
   }
 
-  #skip(c: string): boolean {
-    if (this.#peek() !== c) return false
+  #skip(code: number): boolean {
+    if (this.#peek() !== code) return false
     this.#at++
     return true
   }
 
-  #expect(c: string, what: string): void {
-    if (!this.#skip(c)) throw this.error(`should have ${what} here, has ${this.#sight()}`)
-  }
-
-  #open(c: string, depth: number): void {
+  #open(code: number, depth: number): void {
     if (depth >= DEEPEST) throw this.error(`is nested more than ${DEEPEST} deep`)
-    this.#expect(c, `"${c}"`)
+    if (!this.#skip(code)) throw this.#unexpected(`"${String.fromCharCode(code)}"`)
   }
 
   #word(word: string): boolean {
@@ -197,53 +193,48 @@ export class JsonReader {
   #numeral(): string {
     this.#number.lastIndex = this.#at
     const found = this.#number.exec(this.#text)
-    if (!found) throw this.error(`should have a value here, has ${this.#sight()}`)
+    if (!found) throw this.#unexpected('a value')
     this.#at = this.#number.lastIndex
     return found[0]
   }
 
-  /** The rest of a string whose first backslash is at i. */
-  #escaped(start: number, i: number): string {
-    const text = this.#text
-    const parts = [text.slice(start, i)]
-    while (i < text.length) {
-      const c = text.charCodeAt(i)
-      if (c === QUOTE) {
-        this.#at = i + 1
-        const string = parts.join('')
-        if (/\p{Surrogate}/u.test(string)) throw this.error('a string has half a character (a lone surrogate)', start)
-        return string
-      }
-      if (c < 0x20) throw this.error('a string has a control character that is not escaped', i)
-      if (c !== BACKSLASH) {
-        let end = i + 1
-        for (let d = text.charCodeAt(end); d >= 0x20 && d !== QUOTE && d !== BACKSLASH; d = text.charCodeAt(++end));
-        parts.push(text.slice(i, end))
-        i = end
-        continue
-      }
-      const letter = text.charAt(i + 1)
-      const hex = text.slice(i + 2, i + 6)
-      if (letter === 'u' && /^[0-9a-fA-F]{4}$/.test(hex)) {
-        parts.push(String.fromCharCode(Number.parseInt(hex, 16)))
-        i += 6
-      } else {
-        const plain = ESCAPES[letter]
-        if (plain === undefined) throw this.error('a string has an escape that JSON does not know', i)
-        parts.push(plain)
-        i += 2
-      }
+  /** A string with escapes, quotes included: [start, end) of the text. */
+  #unescaped(start: number, end: number): string {
+    let string: string
+    try {
+      string = JSON.parse(this.#text.slice(start, end)) as string
+    } catch {
+      throw this.error('a string has an escape that JSON does not know', start)
     }
-    throw this.error('a string has no end', start)
+    if (/\p{Surrogate}/u.test(string)) throw this.error('a string has half a character (a lone surrogate)', start)
+    return string
+  }
+
+  #unexpected(expected: string): JsonError {
+    return this.error(`should have ${expected} here, has ${this.#sight()}`)
   }
 
   /** What is found here, for a message. */
   #sight(): string {
-    return this.#peek() === '' ? 'the end' : quote(this.#text.slice(this.#at, this.#at + 20))
+    return this.#peek() === END ? 'the end' : quote(this.#text.slice(this.#at, this.#at + 20))
   }
 }
 
-const isDigit = (c: string): boolean => c >= '0' && c <= '9' && c.length === 1
+/** The keys of one object: most have few, for which a list is faster. */
+class Keys {
+  readonly #few: string[] = []
+  #many: Set<string> | undefined
+
+  /** False when it was there already. */
+  add(key: string): boolean {
+    if (this.#many) return this.#many.size !== this.#many.add(key).size
+    if (this.#few.includes(key)) return false
+    if (this.#few.push(key) > 8) this.#many = new Set(this.#few)
+    return true
+  }
+}
+
+const isDigit = (code: number): boolean => code >= 0x30 && code <= 0x39
 
 const clip = (text: string): string => (text.length > 80 ? `${text.slice(0, 80)}…` : text)
 /** For messages: in quotes, without control characters, and never long. */
