@@ -31,7 +31,7 @@ function randomRequest(random: (n: number) => number, prefixes: readonly (readon
   return {
     prompt: [...shared, ...own],
     params: {
-      maxTokens: 1 + random(12),
+      maxTokens: 2 + random(12),
       ignoreEos: random(4) > 0,
       ...(greedy
         ? { temperature: 0 }
