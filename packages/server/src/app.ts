@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import type { LanguageModel } from '@aphrodite/llm'
-import { TypeBoxValidatorCompiler } from '@fastify/type-provider-typebox'
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
 import { shuttingDown } from './api-error.ts'
 import { requireKey } from './auth.ts'
 import type { ServerContext } from './context.ts'
 import { allowOrigins } from './cors.ts'
 import { answerBrokenHttp, answerFailures, sendFailure } from './failures.ts'
+import { takeJsonOnly } from './json-body.ts'
 import { Lifetime } from './lifetime.ts'
 import { answerUnknownRoutes } from './not-found.ts'
 import { registerOpenApi } from './openapi.ts'
@@ -19,6 +19,7 @@ import { modelRoutes } from './routes/models.ts'
 import { openapiRoutes } from './routes/openapi.ts'
 import { tokenizeRoutes } from './routes/tokenize.ts'
 import { versionRoutes } from './routes/version.ts'
+import { validatorCompiler } from './validation.ts'
 
 /**
  * An OpenAI-compatible server for a model, not listening yet. `close()` takes no new requests, lets the running ones end,
@@ -47,10 +48,10 @@ export function createServer(llm: LanguageModel, options: ServerOptions = {}): F
     clientErrorHandler: answerBrokenHttp,
     frameworkErrors: (error, request, reply) => void sendFailure(error, request, reply),
   })
-  app.setValidatorCompiler(TypeBoxValidatorCompiler)
+  app.setValidatorCompiler(validatorCompiler)
   // The types of the handlers say what an answer is; the compiled serialisers would drop what a schema does not name.
   app.setSerializerCompiler(() => JSON.stringify)
-  app.removeContentTypeParser('text/plain')
+  takeJsonOnly(app)
   answerFailures(app)
   answerUnknownRoutes(app)
 

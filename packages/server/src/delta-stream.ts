@@ -58,12 +58,18 @@ export async function streamAnswers(
   const usage: StreamUsage = { promptTokens: 0, completionTokens: 0, cachedTokens: 0 }
   for (const job of jobs) usage.promptTokens += job.promptTokenIds.length
 
-  const events = new EventStream(reply, scope, context.options, () => {
-    let text = ''
-    for (const [choice, delta] of pending) text += writer.chunk(choice, delta, usage)
+  const take = (): string => {
+    const deltas = [...pending]
     pending.clear()
     pendingBytes = 0
+    let text = ''
+    for (const [choice, delta] of deltas) text += writer.chunk(choice, delta, usage)
     return text
+  }
+  let broken: unknown
+  const events = new EventStream(reply, scope, context.options, take, (error) => {
+    broken = error
+    scope.abort('failed')
   })
 
   const pump = async (job: Job): Promise<void> => {
@@ -90,20 +96,20 @@ export async function streamAnswers(
     if (scope.signal.aborted) throw scope.signal.reason
     events.end(writer.last(usage))
   } catch (error) {
-    const failed = scope.reason === undefined
-    if (failed) scope.abort('failed')
+    if (scope.reason === undefined) scope.abort('failed')
     if (scope.reason === 'client gone' || scope.reason === 'slow reader') {
       events.cancel()
       reply.request.log.info({ reason: scope.reason }, 'stream ended early')
       if (!reply.sent) reply.hijack()
       return
     }
-    const shown = failed ? toApiError(error) : shuttingDown()
+    const cause = broken ?? error
+    const shown = scope.reason === 'shutdown' ? shuttingDown() : toApiError(cause)
     if (!events.started) {
       events.cancel()
       throw shown
     }
-    if (shown.status >= 500) reply.request.log.error({ err: error }, 'stream failed')
+    if (shown.status >= 500) reply.request.log.error({ err: cause }, 'stream failed')
     events.fail(shown.body)
   }
 }

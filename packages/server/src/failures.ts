@@ -1,7 +1,6 @@
 import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { ApiError, toApiError } from './api-error.ts'
-import { validationError } from './validation.ts'
 
 /** Turns everything thrown on the way of a request into OpenAI's form, and logs what is the server's own fault. */
 export function answerFailures(app: FastifyInstance): void {
@@ -17,10 +16,7 @@ export function sendFailure(thrown: unknown, request: FastifyRequest, reply: Fas
 /** fastify's own errors, said for people who know this server and not fastify. */
 function fromFastify(thrown: unknown, request: FastifyRequest): ApiError | undefined {
   if (!(thrown instanceof Error) || thrown instanceof ApiError) return undefined
-  const { code, validation, statusCode } = thrown as FastifyError
-  if (validation) {
-    return validationError(validation, (request.routeOptions.schema?.body ?? {}) as Record<string, unknown>, request.body)
-  }
+  const { code, statusCode } = thrown as FastifyError
   switch (code) {
     case 'FST_ERR_CTP_BODY_TOO_LARGE': {
       const limit = request.routeOptions.bodyLimit.toLocaleString('en-US')
@@ -32,10 +28,6 @@ function fromFastify(thrown: unknown, request: FastifyRequest): ApiError | undef
       return new ApiError(415, 'unsupported_content_type', 'The body should be JSON, with the header "Content-Type: application/json".', {
         headers: { connection: 'close' },
       })
-    case 'FST_ERR_CTP_EMPTY_JSON_BODY':
-      return new ApiError(400, 'invalid_json', 'The body is empty; it should be a JSON object.')
-    case 'FST_ERR_CTP_INVALID_JSON_BODY':
-      return new ApiError(400, 'invalid_json', `The body is not JSON: ${(thrown.cause as Error | undefined)?.message ?? thrown.message}`)
   }
   // What is left below 500 is about the form of the HTTP request and says so: length, address, encoding.
   return statusCode !== undefined && statusCode >= 400 && statusCode < 500

@@ -20,18 +20,29 @@ export class EventStream {
   readonly #scope: RequestScope
   readonly #options: EventStreamOptions
   readonly #take: () => string
+  readonly #onError: (error: unknown) => void
   readonly #keepAlive: NodeJS.Timeout
   #scheduled: NodeJS.Immediate | undefined
   #room: Promise<void> | undefined
   #started = false
   #ended = false
 
-  /** `take` gives the text of everything that came since it was last asked: whole events. */
-  constructor(reply: FastifyReply, scope: RequestScope, options: EventStreamOptions, take: () => string) {
+  /**
+   * `take` gives the text of everything that came since it was last asked: whole events. `onError` is told what it threw
+   * when nobody waited for it; without that a failure in here would end the process.
+   */
+  constructor(
+    reply: FastifyReply,
+    scope: RequestScope,
+    options: EventStreamOptions,
+    take: () => string,
+    onError: (error: unknown) => void,
+  ) {
     this.#reply = reply
     this.#scope = scope
     this.#options = options
     this.#take = take
+    this.#onError = onError
     this.#keepAlive = setInterval(() => this.#comment(), options.keepAliveInterval)
     reply.raw.once('close', () => this.#release())
   }
@@ -44,7 +55,11 @@ export class EventStream {
   schedule(): void {
     this.#scheduled ??= setImmediate(() => {
       this.#scheduled = undefined
-      this.flush()
+      try {
+        this.flush()
+      } catch (error) {
+        this.#onError(error)
+      }
     })
   }
 
@@ -104,7 +119,6 @@ export class EventStream {
       'cache-control': 'no-cache, no-transform',
       'x-accel-buffering': 'no',
     })
-    raw.socket?.setNoDelay(true)
   }
 
   #full(): boolean {

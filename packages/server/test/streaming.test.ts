@@ -76,6 +76,23 @@ describe('the form of a stream', () => {
     expect(eventsOf(await response.text())).toMatchObject([{ error: { code: 'internal_error' } }])
   })
 
+  it('a failure to write a token down fails that stream, not the process', async () => {
+    const { post, llm } = await serve({ answer: () => 'abcdef', tokenDelay: 2 })
+    const { stream } = llm
+    llm.stream = async function* (prompt, params, options) {
+      let i = 0
+      // Log-probabilities that are none: JSON.stringify throws at the big integer.
+      for await (const delta of stream.call(llm, prompt, params, options)) {
+        yield i++ === 3 ? { ...delta, logprobs: [{ ...delta.logprobs![0]!, bytes: [1n as unknown as number] }] } : delta
+      }
+    }
+    const ask = { ...chat, logprobs: true }
+    const text = await (await post('/v1/chat/completions', ask)).text()
+    expect(eventsOf(text).at(-1)).toMatchObject({ error: { code: 'internal_error' } })
+    expect(text.endsWith('data: [DONE]\n\n')).toBe(true)
+    await until('it is aborted', () => llm.running === 0 && llm.aborted === 1)
+  })
+
   it('takes further requests on the same connection', async () => {
     const { port } = await serve({ answer: () => 'ab' })
     const socket = rawRequest(port, '/v1/completions', completion)
