@@ -143,8 +143,7 @@ export class JsonReader {
     if (c !== MINUS && !isDigit(c)) throw this.#unexpected('a number')
     const numeral = this.#numeral()
     for (let i = 0; i < numeral.length; i++) {
-      if (!isDigit(numeral.charCodeAt(i)))
-        throw this.error(`should have a whole number of at least 0 here, has ${quote(numeral)}`, start)
+      if (!isDigit(numeral.charCodeAt(i))) throw this.error(`should have a whole number of at least 0 here, has ${quote(numeral)}`, start)
     }
     const n = Number(numeral)
     if (!Number.isSafeInteger(n)) throw this.error(`${clip(numeral)} is beyond 2^53`, start)

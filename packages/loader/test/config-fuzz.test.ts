@@ -46,7 +46,7 @@ test('10^5 damaged configurations are read or refused, nothing else', { timeout:
   }
   expect(read).toBeGreaterThan(2_000)
   expect(read).toBeLessThan(90_000)
-  expect(slowest).toBeLessThan(1_000)
+  expect(slowest).toBeLessThan(5_000)
 })
 
 test('damaged JSON is read exactly as JSON.parse reads it, or refused as it refuses it', () => {

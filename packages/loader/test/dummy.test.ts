@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { product, sizeOf } from '@aphrodite/tensor'
 import { expect, test } from 'vitest'
 import { dummyTensors } from '../src/dummy.ts'
@@ -11,21 +12,30 @@ const f16 = (bits: number): number => {
 }
 
 const expected = [
-  { name: 'embed', shape: [3000, 512] },
+  { name: 'embed', shape: [300, 512] },
   { name: 'norm', shape: [512] },
-  { name: 'big', shape: [5000, 1024] },
+  { name: 'big', shape: [1024, 1024] },
   { name: 'scalar', shape: [] },
   { name: 'empty', shape: [0, 3] },
 ]
 
 test.each(['f32', 'bf16', 'f16'] as const)('%s: right shapes, small numbers around 0, the same for the same seed', (dtype) => {
-  const first: Uint8Array[] = []
+  const all = (seed: number) => [...dummyTensors(expected, dtype, seed)].length
+  const hashes = (seed: number): string[] => {
+    const list: string[] = []
+    for (const { array } of dummyTensors(expected, dtype, seed)) list.push(createHash('sha1').update(array.bytes).digest('hex'))
+    return list
+  }
+  expect(all(1)).toBe(expected.length)
+  expect(hashes(1)).toEqual(hashes(1))
+  expect(hashes(1)[0]).not.toBe(hashes(2)[0])
+  const starts = new Set<string>()
   for (const { name, array } of dummyTensors(expected, dtype, 1)) {
     const { shape } = expected.find((e) => e.name === name)!
     expect(array).toMatchObject({ dtype, shape })
     expect(array.bytes.length).toBe(product(shape) * sizeOf(dtype))
     expect(array.bytes.byteOffset % 64).toBe(0)
-    first.push(array.bytes.slice())
+    if (product(shape) > 1) starts.add(Buffer.from(array.bytes.subarray(0, 64)).toString('hex'))
     if (name !== 'big') continue
     const bytes = array.bytes.slice().buffer
     const values = dtype === 'f32' ? new Float32Array(bytes) : Float32Array.from(new Uint16Array(bytes), dtype === 'bf16' ? bf16 : f16)
@@ -41,16 +51,8 @@ test.each(['f32', 'bf16', 'f16'] as const)('%s: right shapes, small numbers arou
     expect(most).toBeLessThanOrEqual(0.0201)
     expect(most).toBeGreaterThan(0.0199)
   }
-  expect(first).toHaveLength(expected.length)
-  const again = [...dummyTensors(expected, dtype, 1)].length
-  expect(again).toBe(expected.length)
-  let i = 0
-  for (const { array } of dummyTensors(expected, dtype, 1)) expect(Buffer.compare(array.bytes, first[i++]!)).toBe(0)
-  for (const { name, array } of dummyTensors(expected, dtype, 2)) {
-    if (name === 'embed') expect(Buffer.compare(array.bytes, first[0]!)).not.toBe(0)
-  }
   // No two tensors begin alike.
-  expect(Buffer.compare(first[0]!.subarray(0, 512), first[2]!.subarray(0, 512))).not.toBe(0)
+  expect(starts.size).toBe(3)
 })
 
 test('the shapes of an 8B model cost little time and memory', () => {

@@ -80,7 +80,7 @@ test('10^5 damaged files are read or refused, nothing else', { timeout: 60_000 }
   // The mutations are neither harmless nor all fatal.
   expect(read).toBeGreaterThan(500)
   expect(read).toBeLessThan(50_000)
-  expect(slowest).toBeLessThan(1_000)
+  expect(slowest).toBeLessThan(5_000)
 })
 
 for (const mmap of [true, false]) {

@@ -275,7 +275,7 @@ test.each(lies)('%s is refused by name, at once', (_what, bytes, code, message) 
   const start = performance.now()
   expect(() => new SafetensorsFile(memoryFile(bytes))).toThrow(expect.objectContaining({ code, message: expect.stringContaining(message) }))
   expect(() => new SafetensorsFile(memoryFile(bytes))).toThrow(/^memory\.safetensors/)
-  expect(performance.now() - start).toBeLessThan(200)
+  expect(performance.now() - start).toBeLessThan(1_000)
 })
 
 test('what is odd but right', () => {
