@@ -7,7 +7,7 @@ import {
   type RotaryOptions,
   type Tensor,
 } from '@aphrodite/tensor'
-import { describeTensor, FLOATS, type OpCase, offsetsOf, rounded } from './case.ts'
+import { describeTensor, FLOATS, type OpCase, offsetsOf, rounded, type Tolerance } from './case.ts'
 import type { CaseMemory } from './memory.ts'
 
 interface RotaryCase {
@@ -171,13 +171,19 @@ function fillCache(memory: CaseMemory, device: Device, c: AttentionCase, dtype: 
   return { cache, write, batch, tokens: starts.at(-1)! }
 }
 
+/** Averages of values: the error follows the size of the values, which is near that of the largest averages. */
+function averaged(dtype: FloatDType, cacheDtype: FloatDType): Tolerance {
+  if (dtype !== cacheDtype || dtype === 'f32') return rounded(dtype, 4, 1e-5)
+  const reason = 'units that multiply half-width floats take probabilities rounded to them: by 2^-9 of each at most for bf16, 2^-12 for f16'
+  return { ...rounded(dtype, 4, dtype === 'bf16' ? 2 ** -6 : 2 ** -9), reason }
+}
+
 function attention(op: 'pagedAttention' | 'writeCache', c: AttentionCase, dtype: FloatDType, cacheDtype: FloatDType): OpCase {
   const { heads, kvHeads, keyDim, valueDim = keyDim } = c
   return {
     op,
     name: `${op} ${c.label} ${describeTensor(dtype, [c.sequences.length, heads, keyDim])} of ${kvHeads} kv heads, cache ${cacheDtype}`,
-    // Averages of values: the error follows the size of the values. Exponentials and sums in f32 leave about 1e-6 of it.
-    tolerance: rounded(dtype, 4, 1e-5),
+    tolerance: averaged(dtype, cacheDtype),
     prepare(memory, device) {
       const { cache, write, batch, tokens } = fillCache(memory, device, c, dtype, cacheDtype)
       const out = memory.output('out', [tokens, heads * valueDim], dtype, { stride: c.strided ? heads * valueDim + 24 : undefined })
