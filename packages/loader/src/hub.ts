@@ -29,7 +29,9 @@ export async function resolveModel(idOrPath: string, options: HubOptions = {}): 
   const cache = new RepoCache(settings.cacheDir, idOrPath)
   const cached = inCache(cache, settings)
   if (settings.offline) return cached ?? notOffline(cache, settings)
-  if (cached !== undefined && isCommit(settings.revision) && settings.allowPatterns === undefined) return cached
+  // A commit never changes. Others may have fetched its weights alone.
+  const fixed = isCommit(settings.revision) && settings.allowPatterns === undefined
+  if (cached !== undefined && fixed && existsSync(join(cached, 'tokenizer.json'))) return cached
   const client = new HubClient(idOrPath, settings)
   let commit: string
   try {
@@ -89,6 +91,8 @@ async function download(client: HubClient, cache: RepoCache, commit: string, set
   await queue.run()
 }
 
+const REPORT_EVERY_MS = 100
+
 /** Files that are wanted, one after the other, and how far they are together. */
 class Queue {
   readonly #client: HubClient
@@ -97,6 +101,7 @@ class Queue {
   readonly #settings: HubSettings
   readonly #received = new Map<RepoFile, number>()
   readonly #done = new Set<RepoFile>()
+  #reported = { file: '', at: 0 }
 
   constructor(client: HubClient, cache: RepoCache, commit: string, settings: HubSettings) {
     this.#client = client
@@ -119,7 +124,7 @@ class Queue {
     let needed = 0
     for (const file of this.#received.keys()) {
       const blob = this.#cache.blob(file.etag)
-      if ((await sizeOnDisk(blob)) === undefined) needed += file.size - Math.min(file.size, (await sizeOnDisk(`${blob}.incomplete`)) ?? 0)
+      if ((await sizeOnDisk(blob)) !== file.size) needed += file.size - Math.min(file.size, (await sizeOnDisk(`${blob}.incomplete`)) ?? 0)
     }
     const { bavail, bsize } = await statfs(cacheDir)
     if (needed > bavail * bsize) {
@@ -141,6 +146,9 @@ class Queue {
 
   #report(file: RepoFile, received: number): void {
     this.#received.set(file, received)
+    const now = performance.now()
+    if (received < file.size && file.path === this.#reported.file && now - this.#reported.at < REPORT_EVERY_MS) return
+    this.#reported = { file: file.path, at: now }
     this.#settings.onProgress?.({
       file: file.path,
       received,

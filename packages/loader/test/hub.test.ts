@@ -258,6 +258,37 @@ describe('what arrives wrong', () => {
     expect(hub.storageRequests).toEqual([])
   })
 
+  test('content that was cut short under its final name', async () => {
+    const model = await get()
+    writeFileSync(join(cacheDir, NAME, 'blobs', sha256(weights)), weights.subarray(0, 1000))
+    await get()
+    expect(readFileSync(join(model, 'model.safetensors')).equals(weights)).toBe(true)
+  })
+
+  test('another part than was asked for', async () => {
+    mkdirSync(join(cacheDir, NAME, 'blobs'), { recursive: true })
+    writeFileSync(incomplete(), weights.subarray(0, 1000))
+    hub.storageHook = (request, response) => {
+      if (!request.headers.range) return false
+      response.writeHead(206, { 'content-range': `bytes 0-${weights.length - 1}/${weights.length}` }).end(weights)
+      return true
+    }
+    expect(readFileSync(join(await get(), 'model.safetensors')).equals(weights)).toBe(true)
+    expect(hub.storageRequests.map((r) => r.range)).toEqual(['bytes=1000-', undefined])
+  })
+
+  test('an answer that breaks off, or never comes', async () => {
+    let breaks = 2
+    hub.hook = (_request, response) => {
+      if (breaks-- <= 0) return false
+      response.writeHead(200, { 'content-type': 'application/json', 'content-length': 1000 })
+      response.write('{"sha":', () => breaks === 1 && response.destroy())
+      return true
+    }
+    await get({ timeoutMs: 200 })
+    expect(breaks).toBeLessThan(0)
+  })
+
   test('more than was announced', async () => {
     hub.storageHook = (_request, response) => {
       response.writeHead(200).end(Buffer.concat([weights, Buffer.alloc(10)]))

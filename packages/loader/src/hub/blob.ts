@@ -26,7 +26,7 @@ export async function fetchBlob(
   await onDisk(target, () => mkdir(dirname(target), { recursive: true }))
   const unlock = await lock(cache.lock(file.etag), settings.signal)
   try {
-    if ((await sizeOnDisk(target)) === undefined) {
+    if ((await sizeOnDisk(target)) !== file.size) {
       const partial = await Partial.open(`${target}.incomplete`, file)
       try {
         await receive(client, commit, file, partial, settings, onReceived)
@@ -62,15 +62,19 @@ async function receive(
     let timer = setTimeout(() => stall.abort(), settings.timeoutMs)
     try {
       const response = await client.download(commit, file.path, before, signal)
-      if (!continues(response, before)) await partial.restart()
-      if (response.status !== 416) {
-        for await (const chunk of response.body ?? []) {
-          clearTimeout(timer)
-          timer = setTimeout(() => stall.abort(), settings.timeoutMs)
-          await partial.append(chunk)
-          onReceived(partial.received)
+      if (!continues(response, before)) {
+        await partial.restart()
+        if (response.status !== 200) {
+          await response.body?.cancel()
+          throw new Error('it answered with another part of the file')
         }
-      } else await response.body?.cancel()
+      }
+      for await (const chunk of response.body ?? []) {
+        clearTimeout(timer)
+        timer = setTimeout(() => stall.abort(), settings.timeoutMs)
+        await partial.append(chunk)
+        onReceived(partial.received)
+      }
       if (partial.received < file.size) throw new Error('the connection was closed early')
     } catch (error) {
       if (!client.mayPass(error)) throw error

@@ -1,5 +1,6 @@
+import { randomUUID } from 'node:crypto'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { copyFile, mkdir, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readlink, rename, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { loaderError } from '../errors.ts'
 import { findWeightFiles } from '../weight-files.ts'
@@ -57,11 +58,11 @@ export class RepoCache {
     await writeFile(path, commit)
   }
 
-  /** The snapshot's folder, when it has what a model needs to run. */
+  /** The snapshot's folder, when config.json and every file of weights is there. */
   complete(commit: string): string | undefined {
     const folder = this.snapshot(commit)
     const has = (name: string): boolean => existsSync(join(folder, name))
-    if (!has('config.json') || !(has('tokenizer.json') || has('tokenizer.model'))) return undefined
+    if (!has('config.json')) return undefined
     try {
       // Links to blobs that never came count as absent.
       return findWeightFiles(folder).names.every(has) ? folder : undefined
@@ -85,11 +86,12 @@ export class RepoCache {
     const target = relative(dirname(pointer), this.blob(etag))
     if ((await readlink(pointer).catch(() => undefined)) === target) return
     await mkdir(dirname(pointer), { recursive: true })
-    const temporary = `${pointer}.${process.pid}.new`
-    await rm(temporary, { force: true })
+    const temporary = `${pointer}.${randomUUID()}`
     try {
       await symlink(target, temporary)
-    } catch {
+    } catch (error) {
+      // Windows without the right to make links.
+      if ((error as NodeJS.ErrnoException).code !== 'EPERM') throw error
       await copyFile(this.blob(etag), temporary)
     }
     await rename(temporary, pointer)

@@ -64,12 +64,15 @@ export class HubClient {
     return this.#request(url, { headers, ...(signal ? { signal } : {}) }, path)
   }
 
-  /** For functions of @huggingface/hub: fetch, with everything that this class adds. */
+  /** For functions of @huggingface/hub: fetch, with everything that this class adds. Answers are whole when it returns. */
   #fetch(attempts: number): typeof fetch {
+    const { timeoutMs, signal } = this.#settings
     return (input, init) => {
-      const { timeoutMs, signal } = this.#settings
       const url = input instanceof Request ? input.url : String(input)
-      return this.#repeat(attempts, () => this.#request(url, { ...init, signal: anySignal(AbortSignal.timeout(timeoutMs), signal) }))
+      return this.#repeat(attempts, async () => {
+        const response = await this.#request(url, { ...init, signal: anySignal(AbortSignal.timeout(timeoutMs), signal) })
+        return new Response(await response.arrayBuffer(), { status: response.status, headers: response.headers })
+      })
     }
   }
 
