@@ -33,13 +33,13 @@ test.each(snippets)('$name type-checks and runs as written', async ({ code }) =>
       join(dir, 'tsconfig.json'),
       JSON.stringify({
         extends: '../../tsconfig.base.json',
-        compilerOptions: { outDir: '.', composite: false, noUnusedLocals: false, noUnusedParameters: false },
+        compilerOptions: { rootDir: '.', outDir: 'out', composite: false, noUnusedLocals: false, noUnusedParameters: false },
         include: ['snippet.ts'],
       }),
     )
     writeFileSync(join(dir, 'package.json'), '{ "type": "module" }')
     await promisify(execFile)(bin('tsc'), ['-p', dir], { cwd: root }).catch((e: { stdout?: string }) => expect.fail(e.stdout || String(e)))
-    await promisify(execFile)(process.execPath, [join(dir, 'snippet.js')], { cwd: dir, timeout: 60_000 })
+    await promisify(execFile)(process.execPath, [join(dir, 'out/snippet.js')], { cwd: dir, timeout: 60_000 })
   } finally {
     rmSync(dir, { recursive: true, force: true })
   }

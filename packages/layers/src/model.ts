@@ -51,7 +51,7 @@ export interface SequenceClassed {
 /** What a model package exports: which architectures of config.json it serves, and how it is made of one. */
 export interface ModelDefinition<C = unknown> {
   readonly architectures: readonly string[]
-  readonly readConfig: (reader: ConfigReader) => C
-  readonly create: (config: C) => CausalLM
+  readConfig(reader: ConfigReader): C
+  create(config: C): CausalLM
 }
 export const defineModel = <C>(definition: ModelDefinition<C>): ModelDefinition<C> => definition

@@ -82,6 +82,14 @@ export class WeightMap {
   }
 }
 
+/** A checkpoint under other names, for `loadWeights`; undefined leaves a tensor out. */
+export function* renamed(weights: Iterable<NamedArray>, rename: (name: string) => string | undefined): Generator<NamedArray> {
+  for (const { name, array } of weights) {
+    const to = rename(name)
+    if (to !== undefined) yield { name: to, array }
+  }
+}
+
 /** Buffers that old exports contain and that are computed here. */
 const ALWAYS_IGNORED = /(^|\.)rotary_emb\.inv_freq$/
 

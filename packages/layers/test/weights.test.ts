@@ -6,6 +6,7 @@ import { ConfigReader } from '../src/config.ts'
 import { ColumnParallelLinear, MergedColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear } from '../src/linear.ts'
 import { Module, walk } from '../src/module.ts'
 import { LayerNorm, RMSNorm } from '../src/norm.ts'
+import { renamed } from '../src/weights.ts'
 import { Block, bench, checkpoint, materialize, read, worst } from './harness.ts'
 
 const model = () =>
@@ -50,6 +51,11 @@ describe('loading by name', () => {
   })
   test('frequencies that old exports contain', () => {
     expect(fill((s) => (s['layers.0.self_attn.rotary_emb.inv_freq'] = [1]))).not.toThrow()
+  })
+  test('a checkpoint under other names', () => {
+    const theirs = checkpoint({ 'gpt.ln.g': [4], 'gpt.ln.mask': [9] })
+    const map = materialize(Block.of({ norm: new RMSNorm(4, 1e-6) }), bench().env)
+    expect(() => map.fill(renamed(theirs, (n) => (n.endsWith('mask') ? undefined : n.replace('gpt.ln.g', 'norm.weight'))))).not.toThrow()
   })
   test('a bias that only one rank keeps is known to the others', () => {
     const env = bench({ rank: 1, size: 2, allReduce() {}, allGather() {} }).env

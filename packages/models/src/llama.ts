@@ -62,11 +62,13 @@ export class LlamaDecoderLayer extends L.Module {
   }
 }
 
-export type Block = (layer: number, rotary: L.RotaryEmbedding) => LlamaDecoderLayer
+/** What a model is a pile of; it returns what is to be added to the residual. */
+export type DecoderLayer = L.Module & { forward(x: Tensor, residual: Tensor, step: Step): Tensor }
+export type Block = (layer: number, rotary: L.RotaryEmbedding) => DecoderLayer
 
 export class LlamaModel extends L.Module {
   readonly embedTokens: L.VocabParallelEmbedding
-  readonly layers: readonly LlamaDecoderLayer[]
+  readonly layers: readonly DecoderLayer[]
   readonly norm: L.RMSNorm
   constructor(c: LlamaConfig, block: Block) {
     super()
