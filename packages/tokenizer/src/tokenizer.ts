@@ -7,7 +7,7 @@ import { tokenizerError } from './errors.ts'
 import { noTokenizer, parseJson, readJson, readText } from './folder.ts'
 import { type DecodeOptions, type DecodingVocabulary, IncrementalDecoder } from './incremental-decoder.ts'
 import { bad, JsonNode } from './json.ts'
-import { readModel } from './models/model.ts'
+import { type Model, readModel } from './models/model.ts'
 import { readNormalizer } from './normalizers.ts'
 import { readPostProcessor } from './post-processors.ts'
 import { readPreTokenizer } from './pre-tokenizers.ts'
@@ -34,7 +34,8 @@ export class Tokenizer implements DecodingVocabulary {
   /** How many tokens there are, added ones included. A model's own vocabulary may be padded to more. */
   readonly vocabSize: number
   readonly #tokens: readonly (string | undefined)[]
-  readonly #ids: ReadonlyMap<string, number>
+  readonly #model: Model
+  readonly #added: ReadonlyMap<string, number>
   readonly #special: ReadonlySet<number>
   readonly #normalized = new Map<number, string>()
   readonly #encoder: Encoder
@@ -79,18 +80,16 @@ export class Tokenizer implements DecodingVocabulary {
     })
     // Tokens that are looked for in normalised text are decoded from that form, as the decoder undoes the normaliser.
     for (const { id, content, normalized } of this.addedTokens) if (normalized) this.#normalized.set(id, normalizer(content))
-    const tokens: (string | undefined)[] = []
-    const ids = new Map(model.vocab)
+    let size = model.vocab.size
+    for (const { content } of this.addedTokens) if (!model.vocab.has(content)) size++
+    this.vocabSize = size
+    const tokens = new Array<string | undefined>(size)
     for (const [token, id] of model.vocab) tokens[id] = token
-    for (const { content, id } of this.addedTokens) {
-      tokens[id] = content
-      ids.set(content, id)
-    }
+    for (const { content, id } of this.addedTokens) tokens[id] = content
     this.#tokens = tokens
-    this.#ids = ids
-    this.vocabSize = ids.size
-    const special = new Set(this.addedTokens.filter((token) => token.special).map((token) => token.content))
-    this.#special = new Set([...special].map((content) => ids.get(content)!))
+    this.#model = model
+    this.#added = new Map(this.addedTokens.map(({ content, id }) => [content, id]))
+    this.#special = new Set(this.addedTokens.filter((token) => token.special).map((token) => token.id))
   }
 
   /**
@@ -150,7 +149,7 @@ export class Tokenizer implements DecodingVocabulary {
   }
 
   tokenToId(token: string): number | undefined {
-    return this.#ids.get(token)
+    return this.#added.get(token) ?? this.#model.vocab.get(token)
   }
 
   isSpecial(id: number): boolean {
@@ -165,7 +164,7 @@ export class Tokenizer implements DecodingVocabulary {
   /** A named special token of tokenizer_config.json, such as `bos_token`. */
   specialToken(name: string): { readonly token: string; readonly id: number } | undefined {
     const token = this.config.specialTokens.get(name)
-    const id = token === undefined ? undefined : this.#ids.get(token)
+    const id = token === undefined ? undefined : this.tokenToId(token)
     return token === undefined || id === undefined ? undefined : { token, id }
   }
 

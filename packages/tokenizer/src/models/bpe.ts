@@ -75,7 +75,7 @@ export function readBpe(node: JsonNode): Model {
   return {
     vocab,
     byteFallback: byteIds?.every((id) => id >= 0) ?? false,
-    cut: ignoreMerges || affixed ? undefined : metaspaceCut(vocab, merges),
+    cut: ignoreMerges || affixed ? undefined : metaspaceCut(vocab),
     encode(piece, out) {
       const id = whole(piece)
       if (id !== undefined) {
@@ -143,19 +143,14 @@ function readMerges(node: JsonNode, vocab: ReadonlyMap<string, number>, prefixLe
 const METASPACE = '\u2581'
 
 /**
- * Vocabularies of the SentencePiece kind see a whole text as one piece, with ▁ for spaces. Where no merged token
- * has a ▁ after another character, nothing is ever merged across that place: cutting there gives words, which are
- * quick to encode and worth caching.
+ * Vocabularies of the SentencePiece kind see a whole text as one piece, with ▁ for spaces. Where no token has a ▁
+ * after a certain character, nothing is ever merged across that place: cutting there gives words, which are quick to
+ * encode and worth caching.
  */
-function metaspaceCut(vocab: ReadonlyMap<string, number>, merges: MergeTable): Model['cut'] {
+function metaspaceCut(vocab: ReadonlyMap<string, number>): Model['cut'] {
   if (!vocab.has(METASPACE)) return undefined
-  const merged = merges.results()
   const not = new Set<string>()
-  for (const [token, id] of vocab) {
-    for (let at = token.indexOf(METASPACE, 1); at > 0; at = token.indexOf(METASPACE, at + 1)) {
-      if (!merged.has(id)) break
-      not.add(token[at - 1]!)
-    }
-  }
+  for (const token of vocab.keys())
+    for (let at = token.indexOf(METASPACE, 1); at > 0; at = token.indexOf(METASPACE, at + 1)) not.add(token[at - 1]!)
   return { char: METASPACE, not }
 }

@@ -41,10 +41,6 @@ export class MergeTable {
     return this.#results[rank]!
   }
 
-  results(): Set<number> {
-    return new Set(this.#results)
-  }
-
   #slot(left: number, right: number): number {
     let hash = Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b)
     hash ^= hash >>> 15

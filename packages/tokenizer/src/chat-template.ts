@@ -1,0 +1,157 @@
+import { AphroditeError, didYouMean } from '@aphrodite/tensor'
+import { Template } from '@huggingface/jinja'
+import { type ChatTemplateMessage, templateMessages, withoutUndefined } from './chat-messages.ts'
+import { type ContentFormat, type ContentReading, contentReading } from './content-format.ts'
+import { continuedText, markFinalMessage } from './continue-message.ts'
+import { tokenizerError } from './errors.ts'
+import { strftime } from './strftime.ts'
+
+/** How many templates given with requests stay compiled. */
+const COMPILED = 16
+
+export interface RenderOptions {
+  /** Tool definitions as JSON schemas. */
+  readonly tools?: readonly unknown[] | null
+  /** Documents to answer from, `{ title, text }`. */
+  readonly documents?: readonly unknown[] | null
+  /** Ends with the beginning of an answer. Default: true, unless a message is continued. */
+  readonly addGenerationPrompt?: boolean
+  /** Ends within the last message, so that the model goes on with it. Default: false. */
+  readonly continueFinalMessage?: boolean
+  /** Further variables, such as `enable_thinking`. */
+  readonly kwargs?: Readonly<Record<string, unknown>>
+  /**
+   * The name of one of the model's templates, or another template. A template is a program: take one from outside
+   * only from people you trust, as it can run for ever.
+   */
+  readonly chatTemplate?: string
+}
+
+interface Compiled {
+  readonly template: Template
+  readonly reading: ContentReading
+}
+
+/** Turns messages into a prompt with the model's Jinja template, as transformers' `apply_chat_template` does. */
+export class ChatTemplate {
+  readonly #named: ReadonlyMap<string, Compiled>
+  readonly #variables: Readonly<Record<string, unknown>>
+  readonly #given = new Map<string, Compiled>()
+
+  /**
+   * @param sources the template, or several by name (`default`, `tool_use`, `rag`)
+   * @param variables what templates may use besides the messages: the special tokens
+   * @throws CHAT_TEMPLATE it does not parse
+   */
+  constructor(sources: string | Readonly<Record<string, string>>, variables: Readonly<Record<string, unknown>> = {}) {
+    const byName = typeof sources === 'string' ? { default: sources } : sources
+    this.#named = new Map(Object.entries(byName).map(([name, source]) => [name, compile(source, name)]))
+    if (this.#named.size === 0)
+      throw tokenizerError('CHAT_TEMPLATE', 'The model has an empty list of chat templates. Give one with the option chatTemplate.')
+    this.#variables = variables
+  }
+
+  get names(): readonly string[] {
+    return [...this.#named.keys()]
+  }
+
+  /** How the default template reads a message's content. */
+  get contentFormat(): ContentFormat {
+    return this.#choose({}).reading.format
+  }
+
+  /**
+   * The prompt of a conversation. It has the model's special tokens in it: encode it with `addSpecialTokens: false`.
+   * @throws CHAT_TEMPLATE the template refuses the messages, or fails
+   */
+  render(messages: readonly ChatTemplateMessage[], options: RenderOptions = {}): string {
+    const { template, reading } = this.#choose(options)
+    if (!Array.isArray(messages) || messages.length === 0)
+      throw tokenizerError('CHAT_TEMPLATE', 'messages must be a list of at least one message.')
+    const continued = options.continueFinalMessage ?? false
+    if (continued && options.addGenerationPrompt === true)
+      throw tokenizerError(
+        'CHAT_TEMPLATE',
+        'continueFinalMessage and addGenerationPrompt exclude each other: a message goes on, or a new one begins.',
+      )
+    const prepared = templateMessages(messages, reading)
+    const final = continued ? markFinalMessage(prepared) : ''
+    const text = run(template, {
+      ...this.#variables,
+      ...(withoutUndefined(options.kwargs ?? {}) as Record<string, unknown>),
+      messages: prepared,
+      tools: options.tools && options.tools.length > 0 ? withoutUndefined(options.tools) : null,
+      documents: options.documents ? withoutUndefined(options.documents) : null,
+      add_generation_prompt: options.addGenerationPrompt ?? !continued,
+    })
+    return continued ? continuedText(text, final) : text
+  }
+
+  #choose(options: Pick<RenderOptions, 'chatTemplate' | 'tools' | 'documents'>): Compiled {
+    const { chatTemplate } = options
+    if (chatTemplate !== undefined) return this.#named.get(chatTemplate) ?? this.#compileGiven(chatTemplate)
+    const withTools = options.tools && options.tools.length > 0 ? this.#named.get('tool_use') : undefined
+    const withDocuments = options.documents && options.documents.length > 0 ? this.#named.get('rag') : undefined
+    const only = this.#named.size === 1 ? [...this.#named.values()][0] : undefined
+    const found = withTools ?? withDocuments ?? this.#named.get('default') ?? only
+    if (!found)
+      throw tokenizerError(
+        'CHAT_TEMPLATE',
+        `The model has several chat templates and none is the default: ${this.names.join(', ')}. Name one with chatTemplate.`,
+      )
+    return found
+  }
+
+  #compileGiven(source: string): Compiled {
+    const known = this.#given.get(source)
+    if (known) return known
+    if (!isTemplate(source))
+      throw tokenizerError(
+        'CHAT_TEMPLATE',
+        `There is no chat template named ${JSON.stringify(source.slice(0, 80))}; the model has ${this.names.join(', ')}.${didYouMean(source, this.names)}`,
+      )
+    const compiled = compile(source, 'given with the request')
+    if (this.#given.size >= COMPILED) this.#given.delete(this.#given.keys().next().value!)
+    this.#given.set(source, compiled)
+    return compiled
+  }
+}
+
+/** Whether a string is a template rather than the name of one or of a file. */
+export const isTemplate = (text: string): boolean => /\{[{%#]/.test(text)
+
+function compile(source: string, name: string): Compiled {
+  try {
+    // Marks of training data that change nothing in the text.
+    const template = new Template(source.replace(/\{%-?\s*(?:end)?generation\s*-?%\}/g, blankTag))
+    return { template, reading: contentReading(template.parsed) }
+  } catch (error) {
+    throw tokenizerError('CHAT_TEMPLATE', `The chat template (${name}) does not parse: ${(error as Error).message}`, { cause: error })
+  }
+}
+
+/** A tag that does nothing, with the same control of white space. */
+const blankTag = (tag: string): string => `{%${tag.startsWith('{%-') ? '-' : ''} if true ${'%}'}{%endif ${tag.endsWith('-%}') ? '-' : ''}%}`
+
+/** What a template says through `raise_exception`. */
+class Refusal extends Error {}
+
+function run(template: Template, variables: Record<string, unknown>): string {
+  try {
+    return template.render({
+      ...variables,
+      strftime_now: (format: string) => strftime(new Date(), format),
+      raise_exception: (message: unknown) => {
+        throw new Refusal(String(message))
+      },
+    })
+  } catch (error) {
+    if (error instanceof AphroditeError) throw error
+    const message = (error as Error).message
+    throw tokenizerError(
+      'CHAT_TEMPLATE',
+      error instanceof Refusal ? `The chat template refuses these messages: ${message}` : `The chat template failed: ${message}`,
+      { cause: error },
+    )
+  }
+}
