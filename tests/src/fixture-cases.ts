@@ -1,7 +1,8 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import type { HostArray, NamedArray } from '@aphrodite/tensor'
+import { type Checkpoint, openCheckpoint, readConfig } from '@aphrodite/loader'
+import type { HostArray } from '@aphrodite/tensor'
 import { readSafetensors } from '@aphrodite/testing'
 
 const root = fileURLToPath(new URL('../fixtures', import.meta.url))
@@ -23,8 +24,9 @@ export interface ReferencePrompt {
 
 export interface Fixture {
   readonly directory: string
-  readonly config: Record<string, unknown>
-  readonly weights: NamedArray[]
+  readonly config: Readonly<Record<string, unknown>>
+  /** To be closed. */
+  readonly weights: Checkpoint
   readonly prompts: ReferencePrompt[]
 }
 
@@ -36,8 +38,8 @@ export function readFixture(name: string): Fixture {
   const arrays = readSafetensors(join(directory, 'reference.safetensors'))
   return {
     directory,
-    config: JSON.parse(readFileSync(join(directory, 'config.json'), 'utf8')) as Record<string, unknown>,
-    weights: Object.entries(readSafetensors(join(directory, 'model.safetensors'))).map(([name, array]) => ({ name, array })),
+    config: readConfig(directory).json,
+    weights: openCheckpoint(directory),
     prompts: compared(name).map((k) => {
       const prompt = [...ints(arrays[`prompt.${k}`]!)]
       const logits = arrays[`logits.${k}`]!

@@ -40,6 +40,7 @@ describe.each(devices)('models on %s', (kind, open, dtype) => {
       worst.push(`${kind} ${dtype} ${name} ${most.toExponential(2)}`)
       expect(most).toBeLessThanOrEqual(BOUNDS[dtype].error)
     } finally {
+      fixture.weights.close()
       runner.close()
       device.close()
     }

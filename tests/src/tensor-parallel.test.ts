@@ -6,7 +6,9 @@ import { Runner } from './runner.ts'
 
 /** Models whose heads and features divide; what a rank count cannot share is an error of its own. */
 const shareable = FIXTURES.filter((name) => {
-  const { num_attention_heads: heads, intermediate_size: inner } = readFixture(name).config as Record<string, number>
+  const { config, weights } = readFixture(name)
+  weights.close()
+  const { num_attention_heads: heads, intermediate_size: inner } = config as Record<string, number>
   return heads! % 4 === 0 && inner! % 4 === 0
 })
 
@@ -24,5 +26,6 @@ describe.each([2, 4])('on %i ranks in lockstep', (size) => {
     })
     for (const rows of outs)
       for (const [position, expected] of logits) expect(relativeError(rows[position]!, expected)).toBeLessThanOrEqual(1e-4)
+    weights.close()
   })
 })
