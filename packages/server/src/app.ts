@@ -51,7 +51,7 @@ export function createServer(llm: LanguageModel, options: ServerOptions = {}): F
   app.setValidatorCompiler(validatorCompiler)
   // The types of the handlers say what an answer is; the compiled serialisers would drop what a schema does not name.
   app.setSerializerCompiler(() => JSON.stringify)
-  takeJsonOnly(app)
+  takeJsonOnly(app, resolved.bodyLimit)
   answerFailures(app)
   answerUnknownRoutes(app)
 

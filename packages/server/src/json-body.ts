@@ -8,8 +8,13 @@ const MOST_LEVELS = 100
  * Bodies are JSON and nothing else. Nesting is measured before parsing: a few megabytes of brackets take the parser seconds,
  * in which nobody else is served.
  */
-export function takeJsonOnly(app: FastifyInstance): void {
+export function takeJsonOnly(app: FastifyInstance, bodyLimit: number): void {
   app.removeAllContentTypeParsers()
+  // `Expect: 100-continue` asks whether to send the body at all: not when it would be refused for its size.
+  app.server.on('checkContinue', (request, response) => {
+    if (!(Number(request.headers['content-length']) > bodyLimit)) response.writeContinue()
+    app.routing(request, response)
+  })
   const parse = app.getDefaultJsonParser('error', 'error')
   app.addContentTypeParser<string>('application/json', { parseAs: 'string' }, (request, body, done) => {
     if (deeperThan(body, MOST_LEVELS)) {

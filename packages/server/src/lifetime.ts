@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import { clientGone, shuttingDown } from './api-error.ts'
 
@@ -19,6 +20,7 @@ export interface RequestScope {
  */
 export class Lifetime {
   readonly #running = new Set<RequestScope>()
+  readonly #sockets = new WeakMap<Socket, Set<() => void>>()
   #draining = false
 
   get running(): number {
@@ -47,15 +49,33 @@ export class Lifetime {
         throw scope.reason === 'shutdown' ? shuttingDown() : clientGone()
       },
     }
-    // `close` comes once for every answer: after the last byte was handed over, or when the connection is gone before that.
-    const close = () => {
+    const done = () => {
       this.#running.delete(scope)
+      forget()
       if (!reply.raw.writableFinished) scope.abort('client gone')
     }
+    // An answer closes when its last byte is handed over, or when the connection is gone before that. One that waits behind
+    // others of its connection (HTTP pipelining) is not told of its end: that is what the connection itself is watched for.
+    const forget = this.#watch(reply.request.raw.socket, done)
     this.#running.add(scope)
-    if (reply.raw.destroyed || reply.raw.socket?.destroyed) close()
-    else reply.raw.once('close', close)
+    if (reply.raw.destroyed || reply.request.raw.socket.destroyed) done()
+    else reply.raw.once('close', done)
     return scope
+  }
+
+  /** Calls back when a connection closes, with one listener however many requests it has; returns how to stop that. */
+  #watch(socket: Socket, onClose: () => void): () => void {
+    let callbacks = this.#sockets.get(socket)
+    if (!callbacks) {
+      const all = new Set<() => void>()
+      socket.once('close', () => {
+        for (const callback of all) callback()
+      })
+      this.#sockets.set(socket, all)
+      callbacks = all
+    }
+    callbacks.add(onClose)
+    return () => callbacks.delete(onClose)
   }
 
   drain(): void {

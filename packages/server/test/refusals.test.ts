@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import type { ErrorBody } from '../src/index.ts'
@@ -340,6 +341,25 @@ describe('requests that are refused', () => {
       expect(sent).toBeLessThan(100 * 1024 * 1024)
     }
     expect(llm.asked).toHaveLength(1)
+  })
+
+  it('a body over the limit that asks before it is sent is never asked for', async () => {
+    const { port } = await serve({ answer: () => 'ab' }, { bodyLimit: 100_000 })
+    const ask = async (length: number, body: string) => {
+      const socket = connect(port, '127.0.0.1')
+      let text = ''
+      socket.on('data', (data) => {
+        text += data
+        if (text.endsWith('100 Continue\r\n\r\n')) socket.write(body)
+      })
+      socket.write(
+        `POST /v1/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\nexpect: 100-continue\r\ncontent-length: ${length}\r\n\r\n`,
+      )
+      await once(socket, 'close')
+      return text.split('\r\n').filter((line) => line.startsWith('HTTP/'))
+    }
+    expect(await ask(14, '{"prompt":"a"}')).toEqual(['HTTP/1.1 100 Continue', 'HTTP/1.1 200 OK'])
+    expect(await ask(200_000, '')).toEqual(['HTTP/1.1 413 Payload Too Large'])
   })
 
   it('what is not HTTP', async () => {

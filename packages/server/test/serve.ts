@@ -31,14 +31,16 @@ export async function serve(script: Script = {}, options: ServerOptions = {}) {
   return { llm, app, url, port, openai, post }
 }
 
+export function httpRequest(path: string, body: unknown, headers = ''): string {
+  const text = JSON.stringify(body)
+  return `POST ${path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\n${headers}\r\n${text}`
+}
+
 /** A bare connection that has sent a request. */
 export function rawRequest(port: number, path: string, body: unknown, headers = ''): Socket {
-  const text = JSON.stringify(body)
   const socket = connect(port, '127.0.0.1')
   socket.on('error', () => {})
-  socket.write(
-    `POST ${path} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\n${headers}\r\n${text}`,
-  )
+  socket.write(httpRequest(path, body, headers))
   return socket
 }
 

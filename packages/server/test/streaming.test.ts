@@ -1,6 +1,6 @@
 import { connect } from 'node:net'
 import { describe, expect, it } from 'vitest'
-import { eventsOf, rawRequest, serve, until } from './serve.ts'
+import { eventsOf, httpRequest, rawRequest, serve, until } from './serve.ts'
 
 const chat = { messages: [{ role: 'user', content: 'hi' }], stream: true }
 const completion = { prompt: 'hi', stream: true, max_tokens: 50_000 }
@@ -101,10 +101,7 @@ describe('the form of a stream', () => {
       text += data
     })
     await until('the first ends', () => text.includes('[DONE]'))
-    const body = JSON.stringify(completion)
-    socket.write(
-      `POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body}`,
-    )
+    socket.write(httpRequest('/v1/completions', completion))
     await until('the second ends', () => text.split('[DONE]').length === 3)
     expect(text.match(/HTTP\/1\.1 200/g)).toHaveLength(2)
     socket.destroy()
@@ -147,6 +144,17 @@ describe('clients that go away', () => {
     })
   }
 
+  it.each([true, false])('abort also what waits behind another answer of their connection (stream: %s)', async (stream) => {
+    const { llm, port } = await serve({ tokenDelay: 5, answer: () => long })
+    const body = { ...completion, stream }
+    const socket = rawRequest(port, '/v1/completions', body)
+    for (let i = 0; i < 14; i++) socket.write(httpRequest('/v1/completions', body))
+    socket.resume()
+    await until('all run', () => llm.running === 15)
+    socket.destroy()
+    await until('all are aborted', () => llm.aborted === 15 && llm.running === 0)
+  })
+
   it('with half a request never reach the model', async () => {
     const { llm, port, post } = await serve()
     const socket = connect(port, '127.0.0.1')
@@ -164,17 +172,12 @@ describe('clients that go away', () => {
     expect([llm.finished, llm.aborted]).toEqual([2, 0])
   })
 
-  it('only half-close: a client that ends its sending side still gets its answer', async () => {
-    const { llm, port } = await serve({ tokenDelay: 2 })
+  it('count as gone when they close their sending side, as Node has it', async () => {
+    const { llm, port } = await serve({ tokenDelay: 5, answer: () => long })
     const socket = rawRequest(port, '/v1/completions', completion)
-    let text = ''
-    socket.on('data', (data) => {
-      text += data
-    })
-    await until('it runs', () => llm.running === 1)
-    await until('the answer is whole', () => text.includes('[DONE]'))
-    expect(llm.finished).toBe(1)
-    socket.destroy()
+    await until('it runs', () => llm.pulled > 3)
+    socket.end()
+    await until('it is aborted', () => llm.aborted === 1 && llm.running === 0)
   })
 })
 
