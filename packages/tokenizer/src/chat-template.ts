@@ -1,10 +1,13 @@
 import { AphroditeError, didYouMean } from '@aphrodite/tensor'
 import { Template } from '@huggingface/jinja'
 import { type ChatTemplateMessage, templateMessages, withoutUndefined } from './chat-messages.ts'
+import { readTokenizerConfig } from './config.ts'
 import { type ContentFormat, type ContentReading, contentReading } from './content-format.ts'
 import { continuedText, markFinalMessage } from './continue-message.ts'
 import { tokenizerError } from './errors.ts'
+import { readJson } from './folder.ts'
 import { strftime } from './strftime.ts'
+import { isTemplate, readTemplates, templateVariables } from './template-files.ts'
 
 /** How many templates given with requests stay compiled. */
 const COMPILED = 16
@@ -37,6 +40,17 @@ export class ChatTemplate {
   readonly #named: ReadonlyMap<string, Compiled>
   readonly #variables: Readonly<Record<string, unknown>>
   readonly #given = new Map<string, Compiled>()
+
+  /**
+   * The chat template of a model's folder, null when it has none.
+   * @param options.template instead: a template, the path of one, or the name of one of the model's to make the default
+   * @throws CHAT_TEMPLATE it does not parse, or cannot be read; BAD_TOKENIZER tokenizer_config.json is no JSON
+   */
+  static fromFolder(folder: string, options: { readonly template?: string } = {}): ChatTemplate | null {
+    const config = readTokenizerConfig(readJson(folder, 'tokenizer_config.json'), readJson(folder, 'special_tokens_map.json'))
+    const sources = readTemplates(folder, config, options.template)
+    return sources === undefined ? null : new ChatTemplate(sources, templateVariables(config))
+  }
 
   /**
    * @param sources the template, or several by name (`default`, `tool_use`, `rag`)
@@ -116,9 +130,6 @@ export class ChatTemplate {
     return compiled
   }
 }
-
-/** Whether a string is a template rather than the name of one or of a file. */
-export const isTemplate = (text: string): boolean => /\{[{%#]/.test(text)
 
 function compile(source: string, name: string): Compiled {
   try {

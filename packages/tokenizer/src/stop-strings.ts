@@ -2,7 +2,7 @@ import { tokenizerError } from './errors.ts'
 
 export interface StopOptions {
   /** Whether the stop string stays in the text. Default: false. */
-  readonly includeStopString?: boolean
+  readonly includeStop?: boolean
 }
 
 /** What one `push` settles. */
@@ -44,7 +44,7 @@ export class StopChecker {
   constructor(stops: readonly string[], options: StopOptions = {}) {
     this.#root = buildAutomaton(stops)
     this.#state = this.#root
-    this.#include = options.includeStopString ?? false
+    this.#include = options.includeStop ?? false
   }
 
   /** Text that is settled with these characters. After a stop nothing is. */

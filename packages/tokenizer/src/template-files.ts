@@ -1,6 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { ChatTemplate, isTemplate } from './chat-template.ts'
 import type { TokenizerConfig } from './config.ts'
 import { tokenizerError } from './errors.ts'
 import { readJson, readText } from './folder.ts'
@@ -9,16 +8,18 @@ import { readJson, readText } from './folder.ts'
  * The chat templates of a model's folder: `chat_template.jinja` with `additional_chat_templates/`, else
  * `chat_template.json`, else tokenizer_config.json's `chat_template`.
  *
- * @param config the tokenizer's, for the special tokens
+ * @param config that of the folder
  * @param given instead: a template, the path of one, or the name of one of the model's to make the default
- * @returns undefined when the model has none
- * @throws CHAT_TEMPLATE one does not parse, or `given` is neither
+ * @returns them by name; undefined when there is none
+ * @throws CHAT_TEMPLATE `given` is none of these
  */
-export function loadChatTemplate(folder: string, config: TokenizerConfig, given?: string): ChatTemplate | undefined {
+export function readTemplates(folder: string, config: TokenizerConfig, given?: string): Record<string, string> | undefined {
   const sources = given !== undefined && isTemplate(given) ? undefined : templatesOf(folder, config)
-  const chosen = given === undefined ? sources : { ...sources, default: sources?.[given] ?? readGiven(given, Object.keys(sources ?? {})) }
-  return chosen === undefined ? undefined : new ChatTemplate(chosen, templateVariables(config))
+  return given === undefined ? sources : { ...sources, default: sources?.[given] ?? readGiven(given, Object.keys(sources ?? {})) }
 }
+
+/** Whether a string is a template rather than the name of one or of a file. */
+export const isTemplate = (text: string): boolean => /\{[{%#]/.test(text)
 
 /** `bos_token` and the like, as templates name them. */
 export function templateVariables(config: TokenizerConfig): Record<string, unknown> {

@@ -1,5 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import { type AddedToken, readAddedTokens } from './added-tokens.ts'
+import { ChatTemplate } from './chat-template.ts'
 import { readTokenizerConfig, type TokenizerConfig } from './config.ts'
 import { type Decoder, JOIN_WITH_SPACES, readDecoder, tokenBytes } from './decoders.ts'
 import { type EncodeOptions, Encoder } from './encoder.ts'
@@ -11,6 +12,7 @@ import { type Model, readModel } from './models/model.ts'
 import { readNormalizer } from './normalizers.ts'
 import { readPostProcessor } from './post-processors.ts'
 import { readPreTokenizer } from './pre-tokenizers.ts'
+import { templateVariables } from './template-files.ts'
 import { decodeUtf8 } from './utf8.ts'
 
 /** How long `encodeAsync` works before it lets others run, in milliseconds. */
@@ -168,13 +170,20 @@ export class Tokenizer implements DecodingVocabulary {
     return token === undefined || id === undefined ? undefined : { token, id }
   }
 
+  /** A chat template with this tokenizer's special tokens as its variables. */
+  chatTemplate(source: string | Readonly<Record<string, string>>): ChatTemplate {
+    return new ChatTemplate(source, templateVariables(this.config))
+  }
+
   /**
-   * What one token adds in the middle of a text: `" the"`, or bytes that are part of a character.
-   * @throws TOKEN_ID it has no token
+   * What one token adds in the middle of a text: `" the"`, or bytes that are part of a character. Empty for an id without a token, as in
+   * the padding of a model's vocabulary.
+   * @throws TOKEN_ID it is no integer from 0
    */
   tokenText(id: number): TokenText {
+    if (!Number.isInteger(id) || id < 0) throw this.#noToken(id)
     const token = this.decoderToken(id)
-    if (token === undefined) throw this.#noToken(id)
+    if (token === undefined) return { token: '', bytes: [] }
     const bytes = tokenBytes(this.decoder.token(token))
     return { token: decodeUtf8(bytes), bytes }
   }
