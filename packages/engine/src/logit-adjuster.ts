@@ -32,7 +32,7 @@ export class LogitAdjuster {
     let prompts = 0
     let outputs = 0
     for (const s of rows) {
-      prompts += s.request.plan.penalizesPrompt ? s.promptLength : 0
+      prompts += s.request.plan.penalizesPrompt ? s.request.distinctPrompt.length : 0
       outputs += s.outputLength
     }
     const promptOffsets = ints.section(n + 1)
@@ -45,8 +45,8 @@ export class LogitAdjuster {
     for (const [i, s] of rows.entries()) {
       const { params, penalizesPrompt } = s.request.plan
       if (penalizesPrompt) {
-        ints.data.set(s.request.prompt, promptIds + p)
-        p += s.promptLength
+        ints.data.set(s.request.distinctPrompt, promptIds + p)
+        p += s.request.distinctPrompt.length
       }
       ints.data.set(s.tokens.subarray(s.promptLength, s.length), outputIds + o)
       o += s.outputLength

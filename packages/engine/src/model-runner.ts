@@ -1,7 +1,8 @@
-import type { CausalLM, LayerCache } from '@aphrodite/layers'
+import type { CausalLM, LayerCache, Step } from '@aphrodite/layers'
 import { type Device, Workspace } from '@aphrodite/tensor'
 import { BatchBuilder } from './batch.ts'
 import type { CacheGroup } from './cache-groups.ts'
+import { DecodeGraphs } from './decode-graphs.ts'
 import { PromptRows } from './prompt-rows.ts'
 import { Sampler } from './sampler.ts'
 import type { Sequence } from './sequence.ts'
@@ -14,6 +15,7 @@ export class ModelRunner {
   readonly #builder: BatchBuilder
   readonly #sampler: Sampler
   readonly #promptRows: PromptRows
+  readonly #graphs: DecodeGraphs
   readonly #drawing: Sequence[] = []
   readonly #rows: number[] = []
 
@@ -31,6 +33,7 @@ export class ModelRunner {
     this.#workspace = new Workspace(init.device, init.workspaceBytes)
     this.#builder = new BatchBuilder(init.device, init.groups, init.kvCaches, init.maxModelLen)
     this.#sampler = new Sampler(init.model, init.device, init)
+    this.#graphs = new DecodeGraphs(init.model, init.device)
     this.#promptRows = new PromptRows(init.model, init.device, init.chunkRows)
   }
 
@@ -52,9 +55,10 @@ export class ModelRunner {
     for (const s of drawing) this.#rows.push(s.lastRow)
     try {
       const step = this.#builder.build(batch, this.#rows, this.#workspace)
-      const hidden = this.#model.forward(step)
-      this.#sampler.enqueue(hidden, step, drawing)
-      this.#promptRows.compute(hidden, step, batch)
+      const decodes = flat === drawing.length && batch.every((s) => s.computed >= s.promptLength)
+      const logits = decodes && this.#sampler.looksOnce(drawing) ? this.#graphs.logits(step) : undefined
+      if (logits) this.#sampler.enqueue(() => logits, step, drawing)
+      else this.#walk(step, batch)
       await this.#device.synchronize()
       this.#sampler.collect(drawing)
     } finally {
@@ -62,7 +66,15 @@ export class ModelRunner {
     }
   }
 
+  /** Forward by the model's own code: prompts, and decode steps that are not captured (yet). */
+  #walk(step: Step, batch: readonly Sequence[]): void {
+    const hidden = this.#model.forward(step)
+    this.#sampler.enqueue((rows) => this.#model.logits(hidden, rows), step, this.#drawing)
+    this.#promptRows.compute(hidden, step, batch)
+  }
+
   release(): void {
+    this.#graphs.release()
     this.#sampler.release()
     this.#workspace.release()
   }

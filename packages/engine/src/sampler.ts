@@ -6,6 +6,9 @@ import { adjustmentEntries, LogitAdjuster } from './logit-adjuster.ts'
 import { logprobAt } from './logprobs.ts'
 import type { Sequence } from './sequence.ts'
 
+/** f32 [step.logitRows, vocab], enqueued. */
+export type LogitsOf = (step: Step) => Tensor
+
 /**
  * Draws a token for each row, by the parameters of the row's own request. Rows are put in an order in which those that need
  * penalties stand together, and those that report log-probabilities do: each kernel runs over a stretch of rows and no other.
@@ -19,7 +22,6 @@ export class Sampler {
   readonly chunkRows: number
   /** The most entries of histories and biases at a time. */
   readonly #maxEntries: number
-  readonly #model: CausalLM
   readonly #device: Device
   readonly #adjuster: LogitAdjuster
   readonly #constants: Arena
@@ -34,7 +36,6 @@ export class Sampler {
   #reports: { values: Tensor; ids: Tensor; ranks: Tensor } | undefined
 
   constructor(model: CausalLM, device: Device, limits: { chunkRows: number; maxModelLen: number }) {
-    this.#model = model
     this.#device = device
     this.#adjuster = new LogitAdjuster(device)
     this.chunkRows = limits.chunkRows
@@ -69,8 +70,14 @@ export class Sampler {
     if (counts[0] !== drawing.length) drawing.sort((a, b) => place(a) - place(b))
   }
 
-  /** Row i of step.logitRows is the one that drawing[i] draws from. */
-  enqueue(hidden: Tensor, step: Step, drawing: readonly Sequence[]): void {
+  /** Whether `drawing` draws from all its rows at once, and from none of them twice: what a captured step can serve. */
+  looksOnce(drawing: readonly Sequence[]): boolean {
+    if (this.#chunkEnd(drawing, 0) < drawing.length) return false
+    return this.#endReported === this.#firstReported || drawing.every((s) => adjustmentEntries(s) === 0)
+  }
+
+  /** Row i of step.logitRows is the one that drawing[i] draws from. logitsOf: a step's logits, enqueued. */
+  enqueue(logitsOf: LogitsOf, step: Step, drawing: readonly Sequence[]): void {
     this.#tokens = this.#reports = undefined
     if (drawing.length === 0) return
     const { workspace } = step
@@ -88,7 +95,7 @@ export class Sampler {
     }
     for (let start = 0; start < drawing.length; ) {
       const end = this.#chunkEnd(drawing, start)
-      this.#drawChunk(hidden, step, drawing, start, end)
+      this.#drawChunk(logitsOf, step, drawing, start, end)
       start = end
     }
   }
@@ -120,7 +127,7 @@ export class Sampler {
     return end
   }
 
-  #drawChunk(hidden: Tensor, step: Step, drawing: readonly Sequence[], start: number, end: number): void {
+  #drawChunk(logitsOf: LogitsOf, step: Step, drawing: readonly Sequence[], start: number, end: number): void {
     const tokens = this.#tokens!
     const from = Math.max(start, this.#firstReported)
     const to = Math.min(end, this.#endReported)
@@ -132,20 +139,20 @@ export class Sampler {
       logits.kernels.logProbs(values.narrow(0, at, n), ids.narrow(0, at, n), ranks.narrow(0, at, n), rows, tokens.narrow(0, from, n))
     }
     let changed = false
-    this.#withLogits(hidden, step, start, end, drawing.length, (logits) => {
+    this.#withLogits(logitsOf, step, start, end, drawing.length, (logits) => {
       const rows = drawing.length === end - start ? drawing : drawing.slice(start, end)
       changed = this.#adjuster.apply(logits, step, rows, Math.max(0, this.#firstPenalized - start))
       logits.kernels.sample(tokens.narrow(0, start, end - start), logits, this.#parameters(step, rows))
       if (from < to && !changed) report(logits, start)
     })
     // The logits of before the changes, computed once more: their bits are the same, and a copy would double the workspace.
-    if (from < to && changed) this.#withLogits(hidden, step, from, to, drawing.length, (logits) => report(logits, from))
+    if (from < to && changed) this.#withLogits(logitsOf, step, from, to, drawing.length, (logits) => report(logits, from))
   }
 
-  #withLogits(hidden: Tensor, step: Step, start: number, end: number, all: number, use: (logits: Tensor) => void): void {
+  #withLogits(logitsOf: LogitsOf, step: Step, start: number, end: number, all: number, use: (logits: Tensor) => void): void {
     const { workspace } = step
     workspace.tidy(workspace.empty([1], 'i32'), (marker) => {
-      use(this.#model.logits(hidden, end - start === all ? step : withLogitRows(step, step.logitRows.narrow(0, start, end - start))))
+      use(logitsOf(end - start === all ? step : withLogitRows(step, step.logitRows.narrow(0, start, end - start))))
       return marker
     })
   }

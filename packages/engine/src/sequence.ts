@@ -29,6 +29,7 @@ export class Request {
   cachedTokens = -1
   /** Whether there has been an output: what concerns the prompt goes with the first one. */
   reported = false
+  #distinctPrompt: Int32Array | undefined
 
   constructor(init: {
     id: string
@@ -50,6 +51,12 @@ export class Request {
     this.logits = init.logits
     this.promptLogprobs = init.plan.promptLogprobs >= 0 ? [null] : undefined
     this.unfinished = init.logits ? 1 : init.plan.params.n
+  }
+
+  /** The prompt's ids, each once: what a repetition penalty looks at. */
+  get distinctPrompt(): Int32Array {
+    this.#distinctPrompt ??= Int32Array.from(new Set(this.prompt))
+    return this.#distinctPrompt
   }
 
   /** How many rows of the prompt have to be turned into logits. The last prompt token predicts no prompt token. */

@@ -4,6 +4,7 @@ import {
   type DType,
   didYouMean,
   type FloatDType,
+  type Graph,
   type HostArray,
   type HostData,
   isFloat,
@@ -153,6 +154,22 @@ export class CpuDevice implements Device {
   }
   operationsPerSecond(dtype: FloatDType): number {
     return this.#native.operationsPerSecond(this.#context, DTYPE_CODE[dtype])
+  }
+
+  capture(enqueue: () => void): Graph {
+    const native = this.#native
+    const context = this.#context
+    native.beginRecording(context)
+    let done = 0
+    try {
+      enqueue()
+      done = 1
+    } finally {
+      // An unfinished recording is thrown away, and the error goes on.
+      if (done === 0) native.endRecording(context, 0)
+    }
+    const recording = native.endRecording(context, 1)
+    return { replay: () => native.replay(context, recording), release: () => native.releaseRecording(context, recording) }
   }
 
   /** Ops have been done when they return. */

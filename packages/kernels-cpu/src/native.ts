@@ -27,6 +27,12 @@ export interface Native {
   pack(context: number, address: number, format: number, n: number, k: number, src: HostView, dtype: number, ...place: number[]): void
   readSeconds(context: number, address: number, bytes: number): number
   operationsPerSecond(context: number, dtype: number): number
+  /** Ops are kept instead of made from here … */
+  beginRecording(context: number): void
+  /** … to here. keep 1: the recording's handle; 0: it is thrown away. */
+  endRecording(context: number, keep: number): number
+  replay(context: number, recording: number): void
+  releaseRecording(context: number, recording: number): void
   unpack(context: number, address: number, format: number, n: number, k: number, dst: Float32Array): void
 }
 

@@ -1,6 +1,9 @@
 import type { Tensor } from './tensor.ts'
 
-/** The ranks that hold one model together. Every rank calls the same operations in the same order. */
+/**
+ * The ranks that hold one model together. Every rank calls the same operations in the same order. Between `Device.capture`'s
+ * begin and end an operation is captured like a kernel, or throws.
+ */
 export interface Communicator {
   readonly rank: number
   readonly size: number

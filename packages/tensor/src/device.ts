@@ -20,6 +20,13 @@ export interface MemoryInfo {
   readonly free: number
 }
 
+/** Ops that were captured once and can be done again in one call: the same ops on the same addresses, whatever is there by then. */
+export interface Graph {
+  replay(): void
+  /** The device forgets it. */
+  release(): void
+}
+
 /** A place where tensors live and kernels run. Every backend package exports a function that makes one. */
 export interface Device {
   readonly kind: 'cpu' | 'cuda' | 'reference'
@@ -51,6 +58,12 @@ export interface Device {
 
   /** Bytes of one page of one layer, a multiple of 64. */
   pageBytes(shape: PageShape): number
+
+  /**
+   * Writes down what `enqueue` calls of the kernels, and does none of it: the graph does, as often as it is replayed. Moving
+   * data to or from the host inside is an error. Absent where a device does not capture.
+   */
+  capture?(enqueue: () => void): Graph
 
   /** Resolves when everything that was enqueued has been done. The only thing in a step that waits. */
   synchronize(): Promise<void>

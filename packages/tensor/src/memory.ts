@@ -104,14 +104,26 @@ export class Workspace implements Memory {
         `the workspace of ${this.bytes} bytes has no room for [${shape}] ${dtype}: ${this.#used} bytes are in use`,
       )
     }
-    const block = new Block(hole.offset, bytes)
+    const { offset } = hole
     hole.offset += bytes
     hole.bytes -= bytes
     if (hole.bytes === 0) this.#free.splice(this.#free.indexOf(hole), 1)
-    this.#frames[this.#frames.length - 1]!.push(block)
-    this.#used += bytes
-    this.peakBytes = Math.max(this.peakBytes, block.offset + bytes)
-    return new Tensor(this.#base + block.offset, dtype, shape, contiguousStrides(shape), this, block)
+    return new Tensor(this.#base + offset, dtype, shape, contiguousStrides(shape), this, this.#take(offset, bytes))
+  }
+
+  /**
+   * The place of an earlier tensor once more, before anything else lies there: where a replayed graph writes. Throws
+   * WORKSPACE_TOO_SMALL when some of it is taken.
+   */
+  claim({ address, block, dtype, shape, strides }: Tensor): Tensor {
+    const { offset, bytes } = block
+    const i = this.#free.findIndex((f) => f.offset <= offset && offset + bytes <= f.offset + f.bytes)
+    const hole = this.#free[i]
+    if (!hole) throw tensorError('WORKSPACE_TOO_SMALL', `bytes ${offset} to ${offset + bytes} of the workspace are taken`)
+    const behind = { offset: offset + bytes, bytes: hole.offset + hole.bytes - offset - bytes }
+    hole.bytes = offset - hole.offset
+    this.#free.splice(i, 1, ...[hole, behind].filter((f) => f.bytes > 0))
+    return new Tensor(address, dtype, shape, strides, this, this.#take(offset, bytes))
   }
 
   /** Passes x through fn and frees x and everything that fn allocated, except what fn returns. */
@@ -146,6 +158,14 @@ export class Workspace implements Memory {
   release(): void {
     this.reset()
     this.device.release(this.#base)
+  }
+
+  #take(offset: number, bytes: number): Block {
+    const block = new Block(offset, bytes)
+    this.#frames[this.#frames.length - 1]!.push(block)
+    this.#used += bytes
+    this.peakBytes = Math.max(this.peakBytes, offset + bytes)
+    return block
   }
 
   #release(block: Block): void {

@@ -84,6 +84,22 @@ describe('Workspace', () => {
     expect(a.block.live).toBe(true)
   })
 
+  test('claim takes an earlier place again, and only while nothing else lies there', () => {
+    const workspace = new Workspace(addressDevice(), 4096)
+    workspace.empty([10], 'f32')
+    const temporary = workspace.empty([100], 'f32')
+    const result = workspace.empty([64], 'f32')
+    workspace.reset()
+    workspace.empty([10], 'f32')
+    const again = workspace.claim(result)
+    expect([again.address, again.shape, again.block.live]).toEqual([result.address, [64], true])
+    expect(workspace.empty([100], 'f32').address).toBe(temporary.address) // the hole before it is a hole still
+    expect(workspace.empty([300], 'f32').address).toBeGreaterThan(result.address) // and what is behind it
+    expect(() => workspace.claim(result)).toThrow(/are taken/)
+    workspace.reset()
+    expect(workspace.empty([1024], 'f32').size).toBe(1024)
+  })
+
   test('a throw inside tidy gives the frame back', () => {
     const workspace = new Workspace(addressDevice(), 2048)
     const x = workspace.empty([10], 'f32')

@@ -5,6 +5,7 @@ void InitContext(Napi::Env env, Napi::Object exports);
 void InitMemory(Napi::Env env, Napi::Object exports);
 void InitLinear(Napi::Env env, Napi::Object exports);
 void InitMeasure(Napi::Env env, Napi::Object exports);
+void InitRecording(Napi::Env env, Napi::Object exports);
 __attribute__((weak)) void InitAttention(Napi::Env env, Napi::Object exports);
 __attribute__((weak)) void InitElementwise(Napi::Env env, Napi::Object exports);
 __attribute__((weak)) void InitSampling(Napi::Env env, Napi::Object exports);
@@ -14,6 +15,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitMemory(env, exports);
   InitLinear(env, exports);
   InitMeasure(env, exports);
+  InitRecording(env, exports);
   if (InitAttention) InitAttention(env, exports);
   if (InitElementwise) InitElementwise(env, exports);
   if (InitSampling) InitSampling(env, exports);

@@ -7,12 +7,14 @@
 //   number    1 number
 //
 // An op is a function `void Op(Args& a)`; `add<Op>(env, exports, "op")` exports it. Whatever it throws arrives in JavaScript.
+// While its context records, a call is kept instead (recording.cc).
 #pragma once
 #include <napi.h>
 #include <new>
 #include <string>
 #include "context.h"
 #include "dtype.h"
+#include "recording.h"
 
 struct Matrix {
   char* p;
@@ -38,17 +40,24 @@ struct HostBytes {
 
 class Args {
  public:
-  Args(const Napi::CallbackInfo& info, const char* op) : info_(info), env_(info.Env()), op_(op) {
+  Args(const Napi::CallbackInfo& info, const char* op) : info_(&info), env_(info.Env()), op_(op) {
     context_ = contextOf(number("context"));
   }
+  /// Of a recorded call: everything behind the context.
+  Args(napi_env env, Context& context, const char* op, const double* numbers, size_t count)
+      : numbers_(numbers), count_(count), env_(env), op_(op), context_(&context) {}
   Context& context() const { return *context_; }
   Pool& pool() const { return context_->pool; }
   Isa isa() const { return context_->isa; }
-  Napi::Env env() const { return info_.Env(); }
+  Napi::Env env() const { return env_; }
 
   double number(const char* name) {
+    if (numbers_) {
+      if (at_ >= count_) fail(name, "is missing");
+      return numbers_[at_++];
+    }
     double v;
-    if (at_ >= info_.Length() || napi_get_value_double(env_, info_[at_], &v) != napi_ok) fail(name, "should be a number");
+    if (at_ >= info_->Length() || napi_get_value_double(env_, (*info_)[at_], &v) != napi_ok) fail(name, "should be a number");
     at_++;
     return v;
   }
@@ -118,7 +127,7 @@ class Args {
     napi_typedarray_type type;
     size_t length;
     void* data;
-    if (at_ >= info_.Length() || napi_get_typedarray_info(env_, info_[at_], &type, &length, &data, nullptr, nullptr) != napi_ok)
+    if (!info_ || at_ >= info_->Length() || napi_get_typedarray_info(env_, (*info_)[at_], &type, &length, &data, nullptr, nullptr) != napi_ok)
       fail(name, "should be a typed array");
     at_++;
     static const int kBytes[] = {1, 1, 1, 2, 2, 4, 4, 4, 8, 8, 8};
@@ -139,12 +148,17 @@ class Args {
 
   Context* contextOf(double handle) const;  // context.cc; throws for a handle that is not alive
 
-  const Napi::CallbackInfo& info_;
+  const Napi::CallbackInfo* const info_ = nullptr;
+  const double* const numbers_ = nullptr;
+  const size_t count_ = 0;
   const napi_env env_;
   const char* const op_;
   size_t at_ = 0;
   Context* context_ = nullptr;
 };
+
+/// Keeps a call instead of making it (recording.cc).
+void record(Recordings& recordings, void (*op)(Args&), const char* name, const Napi::CallbackInfo& info);
 
 /// Exports `op` under `name`; the name also leads every error message of its arguments.
 template <void (*op)(Args&)> void add(Napi::Env env, Napi::Object exports, const char* name) {
@@ -152,7 +166,8 @@ template <void (*op)(Args&)> void add(Napi::Env env, Napi::Object exports, const
     const char* op_ = static_cast<const char*>(info.Data());
     try {
       Args args(info, op_);
-      op(args);
+      if (args.context().recordings.open) record(args.context().recordings, op, op_, info);
+      else op(args);
     } catch (const std::bad_alloc&) {
       raise(info.Env(), "OUT_OF_MEMORY", std::string(op_) + ": there is no memory for its intermediate results");
     }

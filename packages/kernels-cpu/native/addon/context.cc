@@ -110,7 +110,7 @@ Napi::Value AllowedCores(const Napi::CallbackInfo& info) {
 }  // namespace
 
 Context* Args::contextOf(double handle) const {
-  Context* c = info_.Env().GetInstanceData<Contexts>()->find(handle);
+  Context* c = Napi::Env(env_).GetInstanceData<Contexts>()->find(handle);
   if (!c) raise(env(), "DEVICE_CLOSED", std::string(op_) + ": the device was closed, or belongs to another JavaScript thread");
   return c;
 }

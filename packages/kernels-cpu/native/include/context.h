@@ -2,6 +2,7 @@
 #pragma once
 #include <stddef.h>
 #include "pool.h"
+#include "recording.h"
 
 /// Instruction sets in rising order; a kernel takes the highest that it has and that the context allows.
 enum class Isa : int { portable = 0, avx2 = 1, avx512 = 2, avx512bf16 = 3 };
@@ -40,6 +41,7 @@ struct Context {
   Pool pool;
   const Isa isa;
   Slabs slabs;
+  Recordings recordings;
   /// Memory for one op at a time, of at least this many bytes, 64-byte aligned; kept between ops. Slot: who asks.
   /// Throws std::bad_alloc.
   enum Slot { rowsSlot, tilesSlot, biasSlot, attentionSlot, samplerSlot, slots };
