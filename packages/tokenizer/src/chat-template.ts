@@ -1,5 +1,5 @@
 import { AphroditeError, didYouMean } from '@aphrodite/tensor'
-import { Template } from '@huggingface/jinja'
+import { Environment, Interpreter, Template } from '@huggingface/jinja'
 import { type ChatTemplateMessage, templateMessages, withoutUndefined } from './chat-messages.ts'
 import { readTokenizerConfig } from './config.ts'
 import { type ContentFormat, type ContentReading, contentReading } from './content-format.ts'
@@ -88,15 +88,22 @@ export class ChatTemplate {
         'CHAT_TEMPLATE',
         'continueFinalMessage and addGenerationPrompt exclude each other: a message goes on, or a new one begins.',
       )
-    const prepared = templateMessages(messages, reading)
-    const final = continued ? markFinalMessage(prepared) : ''
-    const text = run(template, {
-      ...this.#variables,
-      ...(withoutUndefined(options.kwargs ?? {}) as Record<string, unknown>),
-      messages: prepared,
-      tools: options.tools && options.tools.length > 0 ? withoutUndefined(options.tools) : null,
-      documents: options.documents ? withoutUndefined(options.documents) : null,
-      add_generation_prompt: options.addGenerationPrompt ?? !continued,
+    const kwargs = options.kwargs ?? {}
+    const taken = Object.keys(kwargs).find((name) => RESERVED.has(name))
+    if (taken !== undefined)
+      throw tokenizerError('CHAT_TEMPLATE', `A further variable of the chat template cannot be named ${taken}: that is set already.`)
+    let final = ''
+    const text = run(template, () => {
+      const prepared = templateMessages(messages, reading)
+      if (continued) final = markFinalMessage(prepared)
+      return {
+        ...this.#variables,
+        ...(withoutUndefined(kwargs) as Record<string, unknown>),
+        messages: prepared,
+        tools: options.tools && options.tools.length > 0 ? withoutUndefined(options.tools) : null,
+        documents: options.documents ? withoutUndefined(options.documents) : null,
+        add_generation_prompt: options.addGenerationPrompt ?? !continued,
+      }
     })
     return continued ? continuedText(text, final) : text
   }
@@ -147,15 +154,43 @@ const blankTag = (tag: string): string => `{%${tag.startsWith('{%-') ? '-' : ''}
 /** What a template says through `raise_exception`. */
 class Refusal extends Error {}
 
-function run(template: Template, variables: Record<string, unknown>): string {
+/** Names that templates find besides the variables. Python's sandbox ends long ranges likewise. */
+const GLOBALS: Readonly<Record<string, unknown>> = Object.freeze({
+  true: true,
+  True: true,
+  false: false,
+  False: false,
+  none: null,
+  None: null,
+  range: (start: number, stop?: number, step = 1): number[] => {
+    const [from, to] = stop === undefined ? [0, start] : [start, stop]
+    const count = Math.max(0, Math.ceil((to - from) / step))
+    if (!(count <= LONGEST_RANGE)) throw new Error(`range() of ${count} numbers; at most ${LONGEST_RANGE} are allowed`)
+    return Array.from({ length: count }, (_, i) => from + i * step)
+  },
+  strftime_now: (format: string) => strftime(new Date(), format),
+  raise_exception: (message: unknown) => {
+    throw new Refusal(String(message))
+  },
+})
+
+const LONGEST_RANGE = 100_000
+
+const RESERVED: ReadonlySet<string> = new Set([
+  ...Object.keys(GLOBALS),
+  'namespace',
+  'messages',
+  'tools',
+  'documents',
+  'add_generation_prompt',
+])
+
+function run(template: Template, variables: () => Record<string, unknown>): string {
   try {
-    return template.render({
-      ...variables,
-      strftime_now: (format: string) => strftime(new Date(), format),
-      raise_exception: (message: unknown) => {
-        throw new Refusal(String(message))
-      },
-    })
+    const environment = new Environment()
+    for (const [name, value] of Object.entries(GLOBALS)) environment.set(name, value)
+    for (const [name, value] of Object.entries(variables())) environment.set(name, value)
+    return String((new Interpreter(environment).run(template.parsed) as { value: unknown }).value)
   } catch (error) {
     if (error instanceof AphroditeError) throw error
     const message = (error as Error).message
