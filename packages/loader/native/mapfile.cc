@@ -15,6 +15,7 @@
 #include <memory>
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 #if defined(__linux__) && !defined(MADV_POPULATE_READ)
 #define MADV_POPULATE_READ 22  // Linux 5.14: faults pages in, and reports what would have been a SIGBUS
@@ -34,6 +35,8 @@ struct Registry {
 };
 
 struct Mapping {
+  Mapping(void* address, size_t bytes, std::shared_ptr<Registry> registry)
+      : address(address), bytes(bytes), registry(std::move(registry)) {}
   void* address;  // nullptr once unmapped
   size_t bytes;
   std::shared_ptr<Registry> registry;
@@ -76,36 +79,39 @@ Mapping* mappingOf(const Napi::CallbackInfo& info) {
 
 Napi::Value wrap(Napi::Env env, void* address, size_t bytes) {
   Instance registry = *env.GetInstanceData<Instance>();
-  auto* mapping = new Mapping{address, bytes, registry};
+  auto mapping = std::make_shared<Mapping>(address, bytes, registry);
   {
     std::lock_guard<std::mutex> lock(registry->mutex);
-    registry->live[address] = mapping;
+    registry->live[address] = mapping.get();
   }
-  try {
-    return Napi::ArrayBuffer::New(
-        env, address, bytes,
-        [](Napi::Env, void*, Mapping* m) {
-          m->release();
-          delete m;
-        },
-        mapping);
-  } catch (...) {
+  auto finalize = [](napi_env, void*, void* hint) {
+    auto* kept = static_cast<std::shared_ptr<Mapping>*>(hint);
+    (*kept)->release();
+    delete kept;
+  };
+  // The C function: where Node refuses a buffer for its size it has run the finalizer already, which the C++ wrapper does not
+  // expect. After other failures it has not; then `kept` stays behind.
+  auto* kept = new std::shared_ptr<Mapping>(mapping);
+  napi_value buffer;
+  if (napi_create_external_arraybuffer(env, address, bytes, finalize, kept, &buffer) != napi_ok) {
     mapping->release();
-    delete mapping;
-    throw;
+    throw Napi::Error::New(env);
   }
+  return Napi::Value(env, buffer);
 }
 
-/// map(fd, bytes): the file's first `bytes` bytes. The caller has checked the size; the kernel takes any.
+/// map(fd, offset, bytes): a stretch of a file; the offset is a multiple of the page size. The caller has checked that the
+/// file has it; the kernel takes any.
 Napi::Value Map(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   int fd = int(number(info, 0, "fd"));
-  size_t bytes = size_t(number(info, 1, "bytes"));
+  off_t offset = off_t(number(info, 1, "offset"));
+  size_t bytes = size_t(number(info, 2, "bytes"));
   if (bytes == 0) throw Napi::RangeError::New(env, "bytes should be above 0");
   // Private and writable, so that a view somebody writes to becomes a copy instead of a fault; the file never changes.
-  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+  void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, offset);
   // Where the system promises memory for every writable page beforehand, that is too much to ask.
-  if (p == MAP_FAILED && errno == ENOMEM) p = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd, 0);
+  if (p == MAP_FAILED && errno == ENOMEM) p = mmap(nullptr, bytes, PROT_READ, MAP_PRIVATE, fd, offset);
   if (p == MAP_FAILED) throw systemError(env, "mmap", errno);
   return wrap(env, p, bytes);
 }

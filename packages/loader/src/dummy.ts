@@ -43,7 +43,7 @@ export function* dummyTensors(expected: Iterable<ExpectedTensor>, dtype: FloatDT
 
 function bytesOf(name: string, shape: readonly number[], dtype: FloatDType): number {
   const bytes = product(shape) * sizeOf(dtype)
-  if (!shape.every((n) => Number.isSafeInteger(n) && n >= 0) || bytes > constants.MAX_LENGTH)
+  if (!shape.every((n) => Number.isSafeInteger(n) && n >= 0) || bytes > constants.MAX_LENGTH - PATTERN_BYTES)
     throw loaderError(
       'LOADER_OPTION',
       `dummyTensors: ${name} of shape [${shape}] is more than an array of Node ${process.versions.node} can hold.`,
@@ -52,7 +52,7 @@ function bytesOf(name: string, shape: readonly number[], dtype: FloatDType): num
 }
 
 /** `bytes` bytes in which the pattern repeats: the same pages over and over where the system can, else copies. */
-function repeated(unit: Uint8Array, bytes: number, native: Native | undefined): { buffer: ArrayBuffer; release: () => void } {
+export function repeated(unit: Uint8Array, bytes: number, native: Native | undefined): { buffer: ArrayBuffer; release: () => void } {
   if (native?.repeat) {
     try {
       const buffer = native.repeat(unit, bytes)

@@ -1,4 +1,5 @@
-import { closeSync, constants, fstatSync, openSync, readSync, type Stats, statSync } from 'node:fs'
+import { constants } from 'node:buffer'
+import { closeSync, fstatSync, constants as open, openSync, readSync, type Stats, statSync } from 'node:fs'
 import { constants as system } from 'node:os'
 import { loaderError } from './errors.ts'
 import type { Native } from './native.ts'
@@ -15,6 +16,17 @@ export interface FileBytes {
   expect(offset: number, length: number): void
   /** Unmaps: views have length 0 afterwards. */
   close(): void
+}
+
+/** Mappings start at multiples of this: of every page size there is. */
+const GRANULE = 64 << 10
+
+const LARGEST_WINDOW = Math.floor(constants.MAX_LENGTH / GRANULE) * GRANULE
+
+/** A mapped stretch of a file. */
+interface Window {
+  readonly start: number
+  readonly buffer: ArrayBuffer
 }
 
 /** A read call moves at most this much: below the 2 GB that the system allows. */
@@ -42,7 +54,7 @@ function openRegular(path: string): number {
   try {
     // Before opening: a pipe would wait for a writer for ever.
     if (!statSync(path).isFile()) throw loaderError('CHECKPOINT_UNREADABLE', `${path} is not a file.`)
-    return openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
+    return openSync(path, open.O_RDONLY | (open.O_NONBLOCK ?? 0))
   } catch (error) {
     throw unreadable(path, error)
   }
@@ -66,7 +78,8 @@ class OpenFile implements FileBytes {
   readonly #modified: number
   readonly #native: Native | undefined
   #fd: number | undefined
-  #mapping: ArrayBuffer | undefined
+  /** One, where an array of Node can hold the whole file. */
+  #windows: Window[] = []
 
   constructor(path: string, fd: number, stats: Stats, native: Native | undefined) {
     if (!stats.isFile()) throw loaderError('CHECKPOINT_UNREADABLE', `${path} is not a file.`)
@@ -97,23 +110,23 @@ class OpenFile implements FileBytes {
     const fd = this.#descriptor()
     const now = fstatSync(fd)
     if (now.size !== this.size || now.mtimeMs !== this.#modified) throw this.#changed()
-    const mapping = this.#map()
-    if (!mapping) return this.read(offset, length)
-    const failed = length > 0 ? this.#native?.populate?.(mapping, offset, length) : 0
+    const window = length > 0 ? this.#window(offset, length) : undefined
+    if (!window) return this.read(offset, length)
+    const failed = this.#native?.populate?.(window.buffer, offset - window.start, length)
     if (failed === system.errno.EFAULT || failed === system.errno.EIO) throw this.#changed()
-    return new Uint8Array(mapping, offset, length)
+    return new Uint8Array(window.buffer, offset - window.start, length)
   }
 
   expect(offset: number, length: number): void {
-    if (this.#mapping && length > 0) this.#native?.willNeed(this.#mapping, offset, length)
+    const window = this.#windows.find((w) => covers(w, offset, length))
+    if (window && length > 0) this.#native?.willNeed(window.buffer, offset - window.start, length)
   }
 
   close(): void {
     if (this.#fd === undefined) return
     closeSync(this.#fd)
     this.#fd = undefined
-    if (this.#mapping) this.#native?.unmap(this.#mapping)
-    this.#mapping = undefined
+    for (const { buffer } of this.#windows.splice(0)) this.#native?.unmap(buffer)
   }
 
   #descriptor(): number {
@@ -122,16 +135,21 @@ class OpenFile implements FileBytes {
     return this.#fd
   }
 
-  #map(): ArrayBuffer | undefined {
-    if (!this.#mapping && this.#native && this.size > 0) {
-      try {
-        this.#mapping = this.#native.map(this.#descriptor(), this.size)
-      } catch {
-        // A file system without mapping, or no address space: reading still works.
-        return undefined
-      }
+  /** A mapping that covers a stretch: of as much of what follows as an array can hold. */
+  #window(offset: number, length: number): Window | undefined {
+    const known = this.#windows.find((w) => covers(w, offset, length))
+    if (known || !this.#native) return known
+    const start = Math.floor(offset / GRANULE) * GRANULE
+    const bytes = Math.min(this.size - start, LARGEST_WINDOW)
+    if (offset + length > start + bytes) return undefined
+    try {
+      const window = { start, buffer: this.#native.map(this.#descriptor(), start, bytes) }
+      this.#windows.unshift(window)
+      return window
+    } catch {
+      // A file system without mapping, or no address space: reading still works.
+      return undefined
     }
-    return this.#mapping
   }
 
   #changed(): Error {
@@ -142,3 +160,6 @@ class OpenFile implements FileBytes {
     )
   }
 }
+
+const covers = ({ start, buffer }: Window, offset: number, length: number): boolean =>
+  offset >= start && offset + length <= start + buffer.byteLength

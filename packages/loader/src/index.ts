@@ -1,6 +1,6 @@
 export * from './checkpoint.ts'
 export * from './config.ts'
-export * from './dummy.ts'
+export { dummyTensors, type ExpectedTensor } from './dummy.ts'
 export * from './errors.ts'
 export * from './hub.ts'
 export { type OpenOptions, openSafetensors, SafetensorsFile } from './safetensors.ts'

@@ -4,8 +4,8 @@ import { fileURLToPath } from 'node:url'
 
 /** What the addon offers (`native/mapfile.cc`). It accepts only ArrayBuffers that it made itself. */
 export interface Native {
-  /** The file's first `bytes` bytes as memory. Throws an error with `errno`. */
-  map(fd: number, bytes: number): ArrayBuffer
+  /** A stretch of a file as memory; the offset is a multiple of the page size. Throws an error with `errno`. */
+  map(fd: number, offset: number, bytes: number): ArrayBuffer
   /** Ends a mapping at once; every view of it has length 0 afterwards. False when there was none. */
   unmap(buffer: ArrayBuffer): boolean
   /** The kernel starts to read this range. 0 or an errno, as with the next one. */

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto'
 import { product, sizeOf } from '@aphrodite/tensor'
 import { expect, test } from 'vitest'
-import { dummyTensors } from '../src/dummy.ts'
+import { dummyTensors, repeated } from '../src/dummy.ts'
+import { loadNative } from '../src/native.ts'
 
 /** bf16 and f16 bits as numbers, by the formats' definitions. */
 const bf16 = (bits: number): number => new Float32Array(Uint32Array.of(bits << 16).buffer)[0]!
@@ -86,4 +87,15 @@ test('breaking off early, shapes that cannot be', () => {
     expect(() => [...dummyTensors([{ name: 'w', shape }], 'f32')]).toThrow(
       expect.objectContaining({ code: 'LOADER_OPTION', message: expect.stringContaining('w of shape') }),
     )
+})
+
+test('without the addon the same bytes are copied', () => {
+  const unit = new Uint8Array(2 * 4096).map((_, i) => (i * 31) % 256)
+  for (const bytes of [1, 8191, 8192, 8193, 100_000]) {
+    const [mapped, copied] = [repeated(unit, bytes, loadNative()), repeated(unit, bytes, undefined)]
+    expect(Buffer.compare(new Uint8Array(mapped.buffer), new Uint8Array(copied.buffer))).toBe(0)
+    expect(copied.buffer.byteLength).toBe(bytes)
+    mapped.release()
+    copied.release()
+  }
 })

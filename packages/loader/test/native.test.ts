@@ -1,6 +1,7 @@
+import { constants } from 'node:buffer'
 import { spawnSync } from 'node:child_process'
 import { closeSync, ftruncateSync, openSync, readFileSync, writeFileSync } from 'node:fs'
-import { constants } from 'node:os'
+import { constants as system } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, describe, expect, test } from 'vitest'
@@ -20,7 +21,7 @@ const mapped = (): number => readFileSync('/proc/self/maps', 'utf8').split(path)
 
 test('maps, and unmaps at once', () => {
   const fd = openSync(path, 'r')
-  const buffer = native.map(fd, content.length)
+  const buffer = native.map(fd, 0, content.length)
   closeSync(fd)
   const view = new Uint8Array(buffer, 1000, 40_000)
   expect(Buffer.from(view).equals(content.subarray(1000, 41_000))).toBe(true)
@@ -30,15 +31,28 @@ test('maps, and unmaps at once', () => {
   expect(native.unmap(buffer)).toBe(false)
 })
 
+test('maps a part, and refuses more than an array of Node can hold, for good', () => {
+  const fd = openSync(path, 'r')
+  const buffer = native.map(fd, 8192, 1000)
+  expect(Buffer.from(buffer).equals(content.subarray(8192, 9192))).toBe(true)
+  native.unmap(buffer)
+  if (constants.MAX_LENGTH < 2 ** 40) {
+    for (let i = 0; i < 20; i++) expect(() => native.map(fd, 0, 2 ** 40)).toThrow()
+    expect(() => native.repeat!(new Uint8Array(1 << 20), constants.MAX_LENGTH + 1)).toThrow()
+  }
+  expect(mapped()).toBe(0)
+  closeSync(fd)
+})
+
 test('says what would have ended the process', () => {
   const shrinking = join(folder, 'shrinking')
   writeFileSync(shrinking, content)
   const fd = openSync(shrinking, 'r+')
-  const buffer = native.map(fd, content.length)
+  const buffer = native.map(fd, 0, content.length)
   expect(native.populate!(buffer, 0, content.length)).toBe(0)
   expect(native.populate!(buffer, 4097, 1)).toBe(0)
   ftruncateSync(fd, 100)
-  expect(native.populate!(buffer, 0, content.length)).toBe(constants.errno.EFAULT)
+  expect(native.populate!(buffer, 0, content.length)).toBe(system.errno.EFAULT)
   expect(native.populate!(buffer, 0, 100)).toBe(0)
   expect(native.willNeed(buffer, 0, content.length)).toBe(0)
   native.unmap(buffer)
@@ -72,12 +86,13 @@ test('locks exclude each other until the descriptor is closed', () => {
 describe('what it is not made for is an exception', () => {
   const strange: [string, () => unknown][] = [
     ['no arguments', () => (native.map as () => unknown)()],
-    ['no file', () => native.map(12345, 10)],
-    ['no bytes', () => native.map(0, 0)],
-    ['half a byte', () => native.map(0, 0.5)],
-    ['fewer than no bytes', () => native.map(0, -1)],
-    ['more than there is', () => native.map(openSync(path, 'r'), 2 ** 53 - 1)],
-    ['NaN', () => native.map(0, Number.NaN)],
+    ['no file', () => native.map(12345, 0, 10)],
+    ['no bytes', () => native.map(0, 0, 0)],
+    ['half a byte', () => native.map(0, 0, 0.5)],
+    ['fewer than no bytes', () => native.map(0, 0, -1)],
+    ['more than there is', () => native.map(openSync(path, 'r'), 0, 2 ** 53 - 1)],
+    ['an offset within a page', () => native.map(openSync(path, 'r'), 100, 10)],
+    ['NaN', () => native.map(0, 0, Number.NaN)],
     ['unmap of text', () => native.unmap('x' as never)],
     ['advice for a buffer of somebody else', () => native.willNeed(new ArrayBuffer(10), 0, 10)],
     ['a pattern of half a page', () => native.repeat!(new Uint8Array(2048), 10)],
@@ -93,7 +108,7 @@ describe('what it is not made for is an exception', () => {
     const own = new ArrayBuffer(10)
     expect(native.unmap(own)).toBe(false)
     expect(own.byteLength).toBe(10)
-    const buffer = native.map(openSync(path, 'r'), 1000)
+    const buffer = native.map(openSync(path, 'r'), 0, 1000)
     expect(() => native.populate!(buffer, 999, 2)).toThrow('outside the mapping')
     expect(() => native.populate!(buffer, 2 ** 52, 2 ** 52)).toThrow('outside the mapping')
     native.unmap(buffer)
@@ -115,7 +130,7 @@ test('what is no longer reachable is unmapped by the collector, once', () => {
     const maps = () => fs.readFileSync('/proc/self/maps', 'utf8').split(path).length - 1;
     let most = 0;
     for (let i = 0; i < 3000; i++) {
-      const buffer = native.map(fd, 50000);
+      const buffer = native.map(fd, 0, 50000);
       if (new Uint8Array(buffer)[7] !== 7) throw new Error('wrong');
       if (i % 3 === 0) native.unmap(buffer);
       if (i % 100 === 0) { gc(); most = Math.max(most, maps()); }
@@ -130,7 +145,7 @@ test('threads come and go with mappings of their own', () => {
     const { Worker } = require('worker_threads');
     const work = "const fs = require('fs'); const { workerData: [path, addon] } = require('worker_threads');" +
       "const native = require(addon); const fd = fs.openSync(path); globalThis.kept = [];" +
-      "for (let i = 0; i < 50; i++) { const b = native.map(fd, 50000); if (i % 2) native.unmap(b); else kept.push(b); }";
+      "for (let i = 0; i < 50; i++) { const b = native.map(fd, 0, 50000); if (i % 2) native.unmap(b); else kept.push(b); }";
     const addon = Object.keys(require.cache).find((name) => name.endsWith('.node'));
     let left = 8;
     for (let i = 0; i < 8; i++) new Worker(work, { eval: true, workerData: [path, addon] }).on('exit', (code) => {

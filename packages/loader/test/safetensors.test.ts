@@ -1,5 +1,6 @@
+import { constants } from 'node:buffer'
 import { execFileSync } from 'node:child_process'
-import { appendFileSync, mkdirSync, readFileSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, readFileSync, statSync, symlinkSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { HostArray } from '@aphrodite/tensor'
@@ -17,6 +18,9 @@ function onDisk(bytes: Uint8Array): string {
   writeFileSync(path, bytes)
   return path
 }
+
+const U = (shape: string, offsets: string, dtype = 'U8') => `{"dtype":"${dtype}","shape":${shape},"data_offsets":${offsets}}`
+const zeros = (n: number) => new Uint8Array(n)
 
 /** Numbers of an array, by its dtype. */
 function numbers({ bytes, dtype }: HostArray): (number | bigint)[] {
@@ -127,6 +131,25 @@ describe.each([{ mmap: true }, { mmap: false }])('$mmap', (options) => {
   })
 })
 
+test.each([{ mmap: true }, { mmap: false }])('a file beyond 4 GiB, and a tensor that is too large for an array, mmap: $mmap', (options) => {
+  const [big, last] = [4_000_000_000, 6_000_000_000]
+  const header = (n: number) =>
+    `{"a":${U(`[${n}]`, `[0,${n}]`)},"b":${U(`[${last - n}]`, `[${n},${last}]`)},"c":${U('[4]', `[${last},${last + 4}]`)}}`
+  const sparse = (n: number): string => {
+    const path = onDisk(fileOf(header(n), zeros(0)))
+    const size = statSync(path).size
+    truncateSync(path, size + last)
+    appendFileSync(path, Uint8Array.of(1, 2, 3, 4))
+    return path
+  }
+  const file = openSafetensors(sparse(big), options)
+  expect([...file.get('c').bytes]).toEqual([1, 2, 3, 4])
+  file.close()
+  const large = openSafetensors(sparse(5_000_000_000), options)
+  if (constants.MAX_LENGTH < 5e9) expect(() => large.get('a')).toThrow(/"a" has 5000000000 bytes; an array of Node .* has at most/)
+  large.close()
+})
+
 test('a view that is written to does not change the file', () => {
   const bytes = safetensors({ a: f32([2], 1, 2) })
   const path = onDisk(bytes)
@@ -139,9 +162,6 @@ test('a view that is written to does not change the file', () => {
 test('misspelt options', () => {
   expect(() => openSafetensors('x', { mmapp: true } as never)).toThrow('openSafetensors has no option "mmapp". Did you mean "mmap"?')
 })
-
-const U = (shape: string, offsets: string, dtype = 'U8') => `{"dtype":"${dtype}","shape":${shape},"data_offsets":${offsets}}`
-const zeros = (n: number) => new Uint8Array(n)
 
 /** [what is wrong, the file, its code, a part of the message] */
 const lies: readonly [string, Uint8Array, string, string][] = [
