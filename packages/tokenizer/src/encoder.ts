@@ -29,6 +29,8 @@ export interface EncoderParts {
   readonly stages: readonly Stage[]
   readonly model: Model
   readonly postProcessor: PostProcessor
+  /** Whether normaliser, pre-tokeniser and added tokens leave all of a text there, in some form. */
+  readonly keepsText: boolean
 }
 
 /** Text to ids: added tokens, normaliser, pre-tokeniser, model, post-processor. */
@@ -37,6 +39,7 @@ export class Encoder {
   readonly #raw: AddedTokenFinder
   readonly #normalized: AddedTokenFinder
   readonly #stages: readonly Stage[]
+  readonly #keepsLength: boolean
   readonly #usesFirst: boolean
   readonly #byteLevel: boolean
   readonly #words = new WordCache()
@@ -62,12 +65,23 @@ export class Encoder {
     const complete = this.#byteLevel ? BYTE_TO_CHAR.every((char) => parts.model.vocab.has(char)) : parts.model.byteFallback === true
     let longest = 0
     if (complete) for (const token of parts.model.vocab.keys()) longest = Math.max(longest, token.length)
+    for (const { content } of parts.addedTokens) longest = Math.max(longest, content.length)
+    this.#keepsLength = parts.keepsText && complete
     this.#longestToken = complete ? longest : Number.POSITIVE_INFINITY
+  }
+
+  /**
+   * Fewest tokens that a text of this length can be, where the pieces are all of the text: a token stands for at most
+   * so many characters, and no Unicode form shrinks text to less than a quarter.
+   */
+  #atLeast(length: number): number {
+    return this.#keepsLength ? length / 4 / this.#longestToken : 0
   }
 
   /** Yields now and then: whoever drives it may let others run in between. */
   *encode(text: string, options: EncodeOptions): Generator<void, number[]> {
     const task = new EncodeTask(options.maxTokens ?? Number.POSITIVE_INFINITY)
+    if (this.#atLeast(text.length) > task.limit) throw tooMany(task.limit)
     const skip = options.parseSpecialTokens === false ? (token: AddedToken) => token.special : () => false
     for (const part of this.#raw.split(wellFormed(text), 0, skip)) {
       if (part.id !== undefined) {
@@ -110,7 +124,7 @@ export class Encoder {
     }
     const last = index + 1 === this.#stages.length
     let leading = first
-    for (const part of stage.split(piece)) {
+    for (const part of guarded(stage.split(piece), piece)) {
       if (last && part.length <= LONG_PIECE && !this.#cut) {
         this.#word(part, task.ids)
         if (task.due(part.length)) yield
@@ -178,6 +192,20 @@ class EncodeTask {
     this.#since = 0
     this.check()
     return true
+  }
+}
+
+/** A regular expression gives up on a run of millions of characters without a break. */
+function* guarded(parts: Iterable<string>, text: string): Generator<string> {
+  try {
+    yield* parts
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
+    throw tokenizerError(
+      'BAD_TEXT',
+      `The text of ${text.length.toLocaleString('en')} characters has a run without a break that is too long to be split into words. Break it up.`,
+      { cause: error },
+    )
   }
 }
 

@@ -78,6 +78,7 @@ export class Tokenizer implements DecodingVocabulary {
       normalizer,
       stages: root.has('pre_tokenizer') ? readPreTokenizer(root.node('pre_tokenizer')) : [],
       model,
+      keepsText: keepsText(root, this.addedTokens),
       postProcessor: root.has('post_processor') ? readPostProcessor(root.node('post_processor')) : (ids) => ids,
     })
     // Tokens that are looked for in normalised text are decoded from that form, as the decoder undoes the normaliser.
@@ -195,3 +196,24 @@ export class Tokenizer implements DecodingVocabulary {
     )
   }
 }
+
+/** Whether nothing in the file takes text away before the model sees it. Careful: false when in doubt. */
+function keepsText(root: JsonNode, added: readonly AddedToken[]): boolean {
+  const normalizer = root.has('normalizer') ? parts(root.node('normalizer'), 'normalizers') : []
+  const preTokenizer = root.has('pre_tokenizer') ? parts(root.node('pre_tokenizer'), 'pretokenizers') : []
+  return (
+    normalizer.every((node) => ['NFC', 'ByteLevel', 'Prepend'].includes(node.string('type')) || replacesByNoLess(node)) &&
+    preTokenizer.every(
+      (node) => ['ByteLevel', 'Metaspace', 'Digits'].includes(node.string('type')) || node.get('behavior') === 'Isolated',
+    ) &&
+    added.every((token) => !token.lstrip && !token.rstrip)
+  )
+}
+
+function replacesByNoLess(node: JsonNode): boolean {
+  const pattern = node.get('pattern') as { String?: unknown } | undefined
+  return node.string('type') === 'Replace' && typeof pattern?.String === 'string' && pattern.String.length <= node.string('content').length
+}
+
+const parts = (node: JsonNode, key: string): JsonNode[] =>
+  node.get('type') === 'Sequence' ? node.nodes(key).flatMap((part) => parts(part, key)) : [node]
