@@ -6,14 +6,18 @@ import { afterAll, describe, expect, test } from 'vitest'
 import { FIXTURES, readFixture, relativeError } from './fixture-cases.ts'
 import { Runner } from './runner.ts'
 
-/** float32 leaves rounding alone; bfloat16 activations have 8 bits, and a few layers of them add up to some percent. */
-const BOUNDS = { f32: { error: 1e-4, gap: 1e-3 }, bf16: { error: 3e-2, gap: 0.1 } }
+/**
+ * float32 leaves rounding alone. bfloat16 activations have 8 bits; each layer adds its rounding to that of the others, as
+ * random errors add up. Hugging Face's own bfloat16 is as far away: 2.6e-2 for gemma3, 0.9e-2 for llama.
+ */
+const BOUNDS = { f32: { error: () => 1e-4, gap: 1e-3 }, bf16: { error: (layers: number) => 3e-2 * Math.sqrt(layers / 2), gap: 0.1 } }
 
 const devices: readonly [string, () => Device, keyof typeof BOUNDS][] = [
   ['reference', createReferenceDevice, 'f32'],
-  ['reference', createReferenceDevice, 'bf16'],
   ['cpu', () => createCpuDevice({ threads: 2, pin: false }), 'f32'],
   ['cpu', () => createCpuDevice({ threads: 2, pin: false }), 'bf16'],
+  ['cpu without vector instructions', () => createCpuDevice({ threads: 1, pin: false, isa: 'portable' }), 'f32'],
+  ['cpu without vector instructions', () => createCpuDevice({ threads: 1, pin: false, isa: 'portable' }), 'bf16'],
 ]
 const worst: string[] = []
 afterAll(() => {
@@ -38,7 +42,8 @@ describe.each(devices)('models on %s', (kind, open, dtype) => {
       }
       const most = Math.max(...errors) // NaN where one is
       worst.push(`${kind} ${dtype} ${name} ${most.toExponential(2)}`)
-      expect(most).toBeLessThanOrEqual(BOUNDS[dtype].error)
+      const layers = name.startsWith('hf/') ? 2 : (fixture.config['num_hidden_layers'] as number)
+      expect(most).toBeLessThanOrEqual(BOUNDS[dtype].error(layers))
     } finally {
       fixture.weights.close()
       runner.close()

@@ -1,4 +1,4 @@
-import type { HostArray, NamedArray, PackedWeight, Tensor } from '@aphrodite/tensor'
+import { type DType, type HostArray, isFloat, type NamedArray, type PackedWeight, type Tensor } from '@aphrodite/tensor'
 import { layersError } from './errors.ts'
 
 /** A stretch of one axis of a checkpoint tensor. */
@@ -31,7 +31,11 @@ export class WeightMap {
 
   /** A plain tensor: `target` has the shape of the part. `shape` and `from` are left out when that is the whole. */
   expectTensor(name: string, target: Tensor, shape: readonly number[] = target.shape, from: readonly Range[] = whole(shape)): void {
-    this.expect(name, { shape, from, write: (part) => target.device.upload(target, part) })
+    const write = (part: HostArray): void => {
+      if (isFloat(target.dtype)) requirePlain(name, part)
+      target.device.upload(target, part)
+    }
+    this.expect(name, { shape, from, write })
   }
 
   /** A matrix that lands in rows [row, …) and columns [column, …) of a packed weight. */
@@ -43,7 +47,11 @@ export class WeightMap {
     shape: readonly number[],
     from: readonly Range[] = whole(shape),
   ): void {
-    this.expect(name, { shape, from, write: (part) => target.memory.device.pack(target, part, row, column) })
+    const write = (part: HostArray): void => {
+      requirePlain(name, part)
+      target.memory.device.pack(target, part, row, column)
+    }
+    this.expect(name, { shape, from, write })
   }
 
   /** A name that a checkpoint may hold and nobody reads: the head of a tied model. */
@@ -91,7 +99,18 @@ export function* renamed(weights: Iterable<NamedArray>, rename: (name: string) =
 }
 
 /** Buffers that old exports contain and that are computed here. */
-const ALWAYS_IGNORED = /(^|\.)rotary_emb\.inv_freq$/
+const ALWAYS_IGNORED = /(^|\.)rotary_emb\.(inv_freq|cos_cached|sin_cached)$/
+
+const PLAIN: readonly DType[] = ['f32', 'bf16', 'f16', 'f64']
+
+/** Integers and 8-bit floats mean nothing without the scales of a quantised checkpoint: converting them would only look right. */
+function requirePlain(name: string, { dtype }: HostArray): void {
+  if (!PLAIN.includes(dtype))
+    throw layersError(
+      'WEIGHT_DTYPE',
+      `${name} is ${dtype} in the checkpoint; this layer takes ${PLAIN.join(', ')}. Is quantization_config missing from config.json?`,
+    )
+}
 
 const whole = (shape: readonly number[]): Range[] => shape.map((length) => ({ start: 0, length }))
 

@@ -46,6 +46,14 @@ describe('loading by name', () => {
     expect(fill((s) => (s['norm.weight'] = [4, 1]))).toThrow(/norm\.weight has the shape \[4,1\]/)
     expect(fill((s) => (s['layers.0.self_attn.v_proj.weight'] = [3, 4]))).toThrow(/v_proj\.weight has the shape \[3,4\]/)
   })
+  test('integers where numbers should be', () => {
+    const weights = checkpoint(shapes).map((w) =>
+      w.name === 'up_proj.weight' ? { ...w, array: { ...w.array, dtype: 'i32' as const } } : w,
+    )
+    expect(() => materialize(model(), bench().env).fill(weights)).toThrow(
+      /up_proj\.weight is i32 in the checkpoint; this layer takes f32, bf16, f16, f64/,
+    )
+  })
   test('a long list is cut', () => {
     expect(fill((s) => Array.from({ length: 20 }, (_, i) => (s[`x.${i}`] = [1])))).toThrow(/x\.7 and 12 more\./)
   })

@@ -36,9 +36,10 @@ export class Phi3ForCausalLM extends LlamaForCausalLM {
 export default defineModel({
   architectures: ['Phi3ForCausalLM'],
   readConfig: (c) => {
+    for (const bias of ['attention_bias', 'mlp_bias', 'lm_head_bias']) c.require(bias, false)
     const llama = readLlamaConfig(c)
     const windows = readWindows(c, llama.layers, readSlidingWindow(c, 0), () => true)
-    return { ...llama, outBias: false, mlpBias: false, windows }
+    return { ...llama, windows }
   },
   create: (c) => new Phi3ForCausalLM(c),
 })
