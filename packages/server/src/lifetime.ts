@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import type { Socket } from 'node:net'
 import type { FastifyReply } from 'fastify'
 import { clientGone, shuttingDown } from './api-error.ts'
@@ -33,6 +34,8 @@ export class Lifetime {
 
   begin(reply: FastifyReply): RequestScope {
     const controller = new AbortController()
+    // Every prompt of a request listens.
+    setMaxListeners(0, controller.signal)
     const scope: RequestScope = {
       signal: controller.signal,
       get reason() {
