@@ -24,14 +24,13 @@ const LinearKernel& linearKernel(Isa isa, DType format, DType x) {
 namespace {
 
 // Measured on Zen 5 with 2 threads; the bytes are of one panel unless they say otherwise.
-constexpr int64_t kAhead = 2048;           // how far ahead one row block prefetches
-constexpr int64_t kBlockTwo = 5120;        // a k block when two row blocks stream: the second finds it in L1
-constexpr int64_t kBlockMany = 20480;      // a k block when more do
-constexpr int64_t kChunk = 1 << 20;        // weights, of all its panels, that a thread claims at a time
-constexpr int64_t kStreamRows = 64;        // up to here weights are streamed, above rows are blocked
-constexpr int64_t kBigRows = 128;          // prefill: rows, and
-constexpr int64_t kBigBlock = 65536;       // bytes of a panel, of a block that stays in L2
-constexpr int64_t kBigGroups = 8;          // groups of panels that pass it by
+constexpr int64_t kAheadOne = 1024;   // how far ahead one row prefetches, and
+constexpr int64_t kAhead = 1536;      // one block of more rows
+constexpr int64_t kBlockTwo = 5120;   // a k block when two row blocks stream: the second finds it in L1
+constexpr int64_t kChunk = 1 << 20;   // weights, of all its panels, that a thread claims at a time
+constexpr int64_t kBigRows = 128;     // prefill: rows, and
+constexpr int64_t kBigBlock = 65536;  // bytes of a panel, of a block that stays in L2
+constexpr int64_t kBigGroups = 8;     // groups of panels that pass it by
 
 /// m rows as blocks of nearly equal height, J panels wide.
 struct Rows {
@@ -41,9 +40,12 @@ struct Rows {
     // One block as long as three panels fit side by side; two wide ones up to 18 rows; then blocks as tall as they can be.
     const int wide = kernel.mostTile / 3;
     blocks = m <= wide ? 1 : m <= 2 * wide ? 2 : (m + kernel.mostRows - 1) / kernel.mostRows;
-    J = kernel.panelsFor(int((m + blocks - 1) / blocks));
+    J = kernel.panelsFor(int(tallest()));
   }
   int64_t begin(int64_t b) const { return m * b / blocks; }
+  int64_t tallest() const { return (m + blocks - 1) / blocks; }
+  /// Up to two blocks weights are streamed; above, rows are blocked.
+  bool stream() const { return blocks <= 2; }
 };
 
 struct Job {
@@ -70,7 +72,7 @@ struct Job {
 
   /// Few rows: weights come from memory once. Group after group of J panels, all of k inside.
   void stream(int64_t p0, int64_t p1, float* tiles) const {
-    const int64_t D = std::max<int64_t>(1, (rows.blocks > 2 ? kBlockMany : rows.blocks > 1 ? kBlockTwo : kAhead) / kStepBytes);
+    const int64_t D = (rows.blocks > 1 ? kBlockTwo : rows.m > 1 ? kAhead : kAheadOne) / kStepBytes;
     for (int64_t p = p0; p < p1; p += rows.J) {
       const int j = int(std::min<int64_t>(rows.J, p1 - p));
       const char* here = w.p + size_t(p) * panelBytes;
@@ -119,22 +121,23 @@ void linear(Context& context, const LinearOut& out, const char* x, DType xType, 
   const Job job{kernel, weight, packed, rows, out};
   const int J = rows.J;
   const int64_t panels = weight.panels(), groups = (panels + J - 1) / J;
-  // What waits between k blocks: a chunk's sums, one row block more than asked for at most.
-  const int64_t perBlock = (m + rows.blocks - 1) / rows.blocks;
-  const size_t tileFloats = size_t(m <= kStreamRows ? m * J : (kBigRows + perBlock) * kBigGroups * J) * kPanel;
-  float* const tiles = static_cast<float*>(context.scratch(Context::tilesSlot, tileFloats * 4 * size_t(context.pool.threads())));
-  if (m <= kStreamRows) {
+  const int threads = context.pool.threads();
+  // What waits between k blocks: a chunk's sums.
+  const size_t tileFloats = size_t(rows.stream() ? m * J : std::max(kBigRows, rows.tallest()) * kBigGroups * J) * kPanel;
+  float* const tiles = static_cast<float*>(context.scratch(Context::tilesSlot, tileFloats * 4 * size_t(threads)));
+  if (rows.stream()) {
     int64_t per = std::max<int64_t>(1, kChunk / int64_t(size_t(J) * job.panelBytes));
-    per = std::min(per, std::max<int64_t>(1, groups / (8 * context.pool.threads())));  // the last chunks even out
+    per = std::min(per, std::max<int64_t>(1, groups / (8 * threads)));  // the last chunks even out
     context.pool.run(int((groups + per - 1) / per), [&](int c, int worker) {
       const int64_t p0 = c * per * J;
       job.stream(p0, std::min(panels, p0 + per * J), tiles + size_t(worker) * tileFloats);
     });
   } else {
-    const int64_t perM = std::max<int64_t>(1, kBigRows / perBlock), columns = (groups + kBigGroups - 1) / kBigGroups;
-    context.pool.run(int((rows.blocks + perM - 1) / perM * columns), [&](int c, int worker) {
-      const int64_t b0 = c / columns * perM, g = c % columns * kBigGroups;
-      job.big(b0, std::min(rows.blocks, b0 + perM), g * J, std::min(panels, (g + kBigGroups) * J), tiles + size_t(worker) * tileFloats);
+    const int64_t perM = std::max<int64_t>(1, kBigRows / rows.tallest()), parts = (rows.blocks + perM - 1) / perM;
+    const int64_t per = std::max<int64_t>(1, std::min(kBigGroups, groups * parts / (4 * threads))), columns = (groups + per - 1) / per;
+    context.pool.run(int(parts * columns), [&](int c, int worker) {
+      const int64_t b0 = c / columns * perM, g = c % columns * per;
+      job.big(b0, std::min(rows.blocks, b0 + perM), g * J, std::min(panels, (g + per) * J), tiles + size_t(worker) * tileFloats);
     });
   }
 }
