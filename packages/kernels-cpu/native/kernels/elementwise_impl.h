@@ -39,29 +39,29 @@ template <class T, class Fn> INLINE void map2(void* out, const void* x, const vo
 }
 
 void add(DType t, void* out, const void* a, const void* b, int64_t n) {
-  withType(t, [&](auto type) { map2<decltype(type)>(out, a, b, n, [](F x, F y) { return x + y; }); });
+  withType(t, [&](auto type) INLINE_LAMBDA { map2<decltype(type)>(out, a, b, n, [](F x, F y) INLINE_LAMBDA { return x + y; }); });
 }
 void scale(DType t, void* out, const void* x, float factor, int64_t n) {
   F f = splat(factor);
-  withType(t, [&](auto type) { map<decltype(type), decltype(type)>(out, x, n, [f](F v) { return v * f; }); });
+  withType(t, [&](auto type) INLINE_LAMBDA { map<decltype(type), decltype(type)>(out, x, n, [f](F v) INLINE_LAMBDA { return v * f; }); });
 }
 void softCap(DType t, void* out, const void* x, float cap, int64_t n) {
   F c = splat(cap);
-  withType(t, [&](auto type) { map<decltype(type), decltype(type)>(out, x, n, [c](F v) { return c * tanh(v / c); }); });
+  withType(t, [&](auto type) INLINE_LAMBDA { map<decltype(type), decltype(type)>(out, x, n, [c](F v) INLINE_LAMBDA { return c * tanh(v / c); }); });
 }
 void activate(DType t, Activation f, void* out, const void* x, int64_t n) {
-  withType(t, [&](auto type) {
-    withActivation(f, [&](auto fn) { map<decltype(type), decltype(type)>(out, x, n, [fn](F v) { return fn.of(v); }); });
+  withType(t, [&](auto type) INLINE_LAMBDA {
+    withActivation(f, [&](auto fn) INLINE_LAMBDA { map<decltype(type), decltype(type)>(out, x, n, [fn](F v) INLINE_LAMBDA { return fn.of(v); }); });
   });
 }
 void activateAndMul(DType t, Activation f, void* out, const void* gate, const void* up, int64_t n) {
-  withType(t, [&](auto type) {
-    withActivation(f, [&](auto fn) { map2<decltype(type)>(out, gate, up, n, [fn](F g, F u) { return fn.of(g) * u; }); });
+  withType(t, [&](auto type) INLINE_LAMBDA {
+    withActivation(f, [&](auto fn) INLINE_LAMBDA { map2<decltype(type)>(out, gate, up, n, [fn](F g, F u) INLINE_LAMBDA { return fn.of(g) * u; }); });
   });
 }
 void convert(DType to, DType from, void* out, const void* x, int64_t n) {
-  withType(to, [&](auto o) {
-    withType(from, [&](auto i) { map<decltype(o), decltype(i)>(out, x, n, [](F v) { return v; }); });
+  withType(to, [&](auto o) INLINE_LAMBDA {
+    withType(from, [&](auto i) INLINE_LAMBDA { map<decltype(o), decltype(i)>(out, x, n, [](F v) INLINE_LAMBDA { return v; }); });
   });
 }
 

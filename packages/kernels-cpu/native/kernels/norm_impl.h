@@ -35,14 +35,14 @@ template <class T> void rmsOf(void* out, void* residual, const void* x, const vo
   auto* w = static_cast<const E*>(weight);
   float squares;
   if (r) {
-    squares = total(n, [&](int64_t i, int64_t count) {
+    squares = total(n, [&](int64_t i, int64_t count) INLINE_LAMBDA {
       storeSome<T>(r + i, loadSome<T>(r + i, count) + loadSome<T>(in + i, count), count);
       F v = loadSome<T>(r + i, count);
       return v * v;
     });
     in = r;
   } else {
-    squares = total(n, [&](int64_t i, int64_t count) {
+    squares = total(n, [&](int64_t i, int64_t count) INLINE_LAMBDA {
       F v = loadSome<T>(in + i, count);
       return v * v;
     });
@@ -60,8 +60,8 @@ template <class T> void layerOf(void* out, const void* x, const void* weight, co
   auto* in = static_cast<const E*>(x);
   auto* w = static_cast<const E*>(weight);
   auto* b = static_cast<const E*>(bias);
-  F mean = splat(total(n, [&](int64_t i, int64_t count) { return loadSome<T>(in + i, count); }) / float(n));
-  float squares = total(n, [&](int64_t i, int64_t count) {
+  F mean = splat(total(n, [&](int64_t i, int64_t count) INLINE_LAMBDA { return loadSome<T>(in + i, count); }) / float(n));
+  float squares = total(n, [&](int64_t i, int64_t count) INLINE_LAMBDA {
     F d = loadSome<T>(in + i, count) - mean;
     if (count < kLanes) d = select(laneNumbers() < splatI(int32_t(count)), d, splat(0));
     return d * d;

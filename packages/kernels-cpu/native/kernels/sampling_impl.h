@@ -53,7 +53,8 @@ void buckets(int32_t* out, const float* x, int64_t n, float max, float steps, in
   F m = splat(max), f = splat(steps), most = splat(float(last));
   for (int64_t i = 0; i < n; i += kLanes) {
     I bucket = toInt(lesser((m - logitsAt(x, i, n)) * f, most));
-    memcpy(out + i, &bucket, size_t(n - i < kLanes ? n - i : kLanes) * sizeof(int32_t));
+    if (i + kLanes <= n) storeInts(out + i, bucket);
+    else for (int64_t l = i; l < n; l++) out[l] = lane(bucket, int(l - i));
   }
 }
 
@@ -134,8 +135,7 @@ int32_t raceListed(const Race& race, const int32_t* ids, const float* weights, i
     int64_t count = n - i < kLanes ? n - i : int64_t(kLanes);
     int32_t some[kLanes] = {};
     for (int64_t l = 0; l < count; l++) some[l] = ids[i + l];
-    I id;
-    memcpy(&id, some, sizeof id);
+    I id = loadInts(some);
     U words[4];
     philox(words, asU(((id >> 6) << 4) | (id & splatI(15))), race);
     I which = (id >> 4) & splatI(3);

@@ -20,11 +20,17 @@ typedef float NativeF __attribute__((vector_size(4 * kWidth)));
 typedef int32_t NativeI __attribute__((vector_size(4 * kWidth)));
 typedef uint32_t NativeU __attribute__((vector_size(4 * kWidth)));
 typedef uint16_t NativeH __attribute__((vector_size(2 * kWidth)));
+// In memory, at any address. (A memcpy of all sixteen lanes would go through the stack in pieces.)
+typedef float MemoryF __attribute__((vector_size(4 * kWidth), aligned(1), may_alias));
+typedef int32_t MemoryI __attribute__((vector_size(4 * kWidth), aligned(1), may_alias));
+typedef uint16_t MemoryH __attribute__((vector_size(2 * kWidth), aligned(1), may_alias));
 
 struct F { NativeF v[kParts]; };
 struct I { NativeI v[kParts]; };  // also masks: 0 or -1
 struct U { NativeU v[kParts]; };
 
+/// After a lambda's parameters: a call would pass its vectors through memory.
+#define INLINE_LAMBDA __attribute__((always_inline))
 #define EACH_PART UNROLL for (int p = 0; p < kParts; p++)
 #define BINARY(R, A, B, op) \
   INLINE R operator op(A a, B b) { R r; EACH_PART r.v[p] = a.v[p] op b.v[p]; return r; }
@@ -86,15 +92,21 @@ INLINE int32_t lane(I a, int i) { return a.v[i / kWidth][i % kWidth]; }
 /// The sum of the lanes, always by the same tree: 8 apart, 4 apart, 2, 1.
 INLINE float sum(F a) {
   float s[kLanes];
-  memcpy(s, &a, sizeof s);
-  for (int gap = 8; gap > 0; gap /= 2)
-    for (int i = 0; i < gap; i++) s[i] = s[i] + s[i + gap];
-  return s[0];
+  UNROLL for (int i = 0; i < kLanes; i++) s[i] = lane(a, i);
+  UNROLL for (int i = 0; i < 8; i++) s[i] = s[i] + s[i + 8];
+  UNROLL for (int i = 0; i < 4; i++) s[i] = s[i] + s[i + 4];
+  return (s[0] + s[2]) + (s[1] + s[3]);
 }
 INLINE float greatest(F a) {
-  float m = lane(a, 0);
-  UNROLL for (int i = 1; i < kLanes; i++) m = lane(a, i) > m ? lane(a, i) : m;
-  return m;
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_ps((__m512)a.v[0]);
+#else
+  NativeF m = a.v[0];
+  UNROLL for (int p = 1; p < kParts; p++) m = m > a.v[p] ? m : a.v[p];
+  float g = m[0];
+  UNROLL for (int i = 1; i < kWidth; i++) g = m[i] > g ? m[i] : g;
+  return g;
+#endif
 }
 
 /// The high halves of 32 × 32 bit products.
@@ -121,9 +133,12 @@ INLINE U mulLow(U a, uint32_t b) { U r; EACH_PART r.v[p] = a.v[p] * b; return r;
 // Elements in memory. `T` names the storage; loads widen to f32, stores round to nearest even.
 struct F32 {
   using Element = float;
-  INLINE F load(const float* q) { F r; memcpy(&r, q, sizeof r); return r; }
-  INLINE void store(float* q, F a) { memcpy(q, &a, sizeof a); }
+  INLINE F load(const float* q) { F r; EACH_PART r.v[p] = (NativeF)*(const MemoryF*)(q + p * kWidth); return r; }
+  INLINE void store(float* q, F a) { EACH_PART *(MemoryF*)(q + p * kWidth) = (MemoryF)a.v[p]; }
 };
+
+INLINE I loadInts(const int32_t* q) { I r; EACH_PART r.v[p] = (NativeI)*(const MemoryI*)(q + p * kWidth); return r; }
+INLINE void storeInts(int32_t* q, I a) { EACH_PART *(MemoryI*)(q + p * kWidth) = (MemoryI)a.v[p]; }
 
 INLINE U widen(const uint16_t* q) {
   U r;
@@ -132,11 +147,7 @@ INLINE U widen(const uint16_t* q) {
 #elif defined(__AVX2__)
   EACH_PART r.v[p] = (NativeU)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(q + 8 * p)));
 #else
-  EACH_PART {
-    NativeH h;
-    memcpy(&h, q + p * kWidth, sizeof h);
-    r.v[p] = __builtin_convertvector(h, NativeU);
-  }
+  EACH_PART r.v[p] = __builtin_convertvector((NativeH)*(const MemoryH*)(q + p * kWidth), NativeU);
 #endif
   return r;
 }
@@ -148,10 +159,7 @@ INLINE void narrow(uint16_t* q, U a) {
   __m256i low = _mm256_and_si256((__m256i)a.v[0], _mm256_set1_epi32(0xffff)), high = _mm256_and_si256((__m256i)a.v[1], _mm256_set1_epi32(0xffff));
   _mm256_storeu_si256((__m256i*)q, _mm256_permute4x64_epi64(_mm256_packus_epi32(low, high), 0xd8));
 #else
-  EACH_PART {
-    NativeH h = __builtin_convertvector(a.v[p], NativeH);
-    memcpy(q + p * kWidth, &h, sizeof h);
-  }
+  EACH_PART *(MemoryH*)(q + p * kWidth) = (MemoryH)__builtin_convertvector(a.v[p], NativeH);
 #endif
 }
 

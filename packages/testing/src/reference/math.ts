@@ -25,7 +25,8 @@ export const ACTIVATIONS: Readonly<Record<Activation, (x: number) => number>> = 
   // -Infinity · 0 would be NaN.
   silu: (x) => (x < -700 ? 0 : x / (1 + Math.exp(-x))),
   gelu: (x) => (x < -40 ? 0 : 0.5 * x * erfc(-x / Math.SQRT2)),
-  geluTanh: (x) => 0.5 * x * (1 + Math.tanh(SQRT_2_OVER_PI * (x + 0.044715 * x * x * x))),
+  // 0.5 x (1 + tanh(u)), written so that nothing cancels for negative u.
+  geluTanh: (x) => x / (1 + Math.exp(-2 * SQRT_2_OVER_PI * (x + 0.044715 * x * x * x))),
   relu: (x) => Math.max(x, 0),
   relu2: (x) => Math.max(x, 0) ** 2,
 }
