@@ -35,7 +35,7 @@ export async function resolveModel(idOrPath: string, options: HubOptions = {}): 
   const client = new HubClient(idOrPath, settings)
   let commit: string
   try {
-    commit = await client.commit(cached === undefined ? settings.attempts : 1)
+    commit = await client.commit(cached !== undefined)
   } catch (error) {
     // Without a network, what was downloaded before is good enough.
     if (cached !== undefined && error instanceof AphroditeError && error.code === 'HUB_NETWORK') return cached

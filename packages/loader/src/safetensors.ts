@@ -19,6 +19,7 @@ export class SafetensorsFile implements Iterable<NamedArray> {
   readonly #file: FileBytes
   #byName: ReadonlyMap<string, TensorEntry> | undefined
 
+  /** Use `openSafetensors`. */
   constructor(file: FileBytes, header: SafetensorsHeader = readSafetensorsHeader(file)) {
     this.path = file.path
     this.tensors = header.tensors

@@ -23,14 +23,29 @@ export async function fetchBlob(
   onReceived: (bytes: number) => void,
 ): Promise<void> {
   const target = cache.blob(file.etag)
+  const there = async (): Promise<boolean> => (await sizeOnDisk(target)) === file.size
+  // Without a trace, so that a cache that may only be read can be used.
+  if (await there()) return onReceived(file.size)
   await onDisk(target, () => mkdir(dirname(target), { recursive: true }))
   const unlock = await lock(cache.lock(file.etag), settings.signal)
   try {
-    if ((await sizeOnDisk(target)) !== file.size) {
+    if (!(await there())) {
       const partial = await Partial.open(`${target}.incomplete`, file)
       try {
+        const leftover = partial.received > 0
         await receive(client, commit, file, partial, settings, onReceived)
-        await partial.verify(client.id)
+        if (leftover && !partial.isRight()) {
+          // What an earlier attempt had left was of something else.
+          await partial.restart()
+          await receive(client, commit, file, partial, settings, onReceived)
+        }
+        if (!partial.isRight()) {
+          await partial.restart()
+          throw loaderError(
+            'HUB_INTEGRITY',
+            `${file.path} of ${client.id} arrived damaged: its hash is not ${file.etag}. Download it again.`,
+          )
+        }
       } finally {
         await partial.close()
       }
@@ -141,13 +156,9 @@ class Partial {
     this.#hash = this.#newHash()
   }
 
-  /** Throws HUB_INTEGRITY, and forgets what came, when it is not what the hub listed. */
-  async verify(id: string): Promise<void> {
-    const { path, etag } = this.#file
-    const digest = this.#hash.digest('hex')
-    if (digest === etag) return
-    await onDisk(this.path, () => this.#handle.truncate(0))
-    throw loaderError('HUB_INTEGRITY', `${path} of ${id} arrived damaged: its hash is ${digest}, should be ${etag}. Download it again.`)
+  /** Whether it is what the hub listed. */
+  isRight(): boolean {
+    return this.#hash.copy().digest('hex') === this.#file.etag
   }
 
   close(): Promise<void> {

@@ -52,7 +52,7 @@ export class RepoCache {
   }
 
   async setCommit(revision: string, commit: string): Promise<void> {
-    if (revision === commit) return
+    if (this.commitOf(revision) === commit) return
     const path = join(this.folder, 'refs', revision)
     await mkdir(dirname(path), { recursive: true })
     await writeFile(path, commit)

@@ -11,6 +11,8 @@ export interface RepoFile {
   readonly etag: string
 }
 
+const HURRY_MS = 5_000
+
 /** Talks to the hub: repeats what fails for a moment, and turns what fails for good into errors that say what to do. */
 export class HubClient {
   readonly id: string
@@ -23,12 +25,12 @@ export class HubClient {
     this.#origin = new URL(settings.endpoint).origin
   }
 
-  /** The commit that the revision is at now. */
-  async commit(attempts: number): Promise<string> {
+  /** The commit that the revision is at now. `hurry`: asked once and not for long, where the answer can be done without. */
+  async commit(hurry: boolean): Promise<string> {
     const { modelInfo } = await import('@huggingface/hub')
     const { endpoint, revision } = this.#settings
     const info = await this.#answer(
-      modelInfo({ name: this.id, revision, hubUrl: endpoint, additionalFields: ['sha'], fetch: this.#fetch(attempts) }),
+      modelInfo({ name: this.id, revision, hubUrl: endpoint, additionalFields: ['sha'], fetch: this.#fetch(hurry) }),
     )
     if (typeof info.sha !== 'string' || !/^[0-9a-f]{40}$/.test(info.sha)) throw this.#nonsense()
     return info.sha
@@ -36,13 +38,13 @@ export class HubClient {
 
   async files(commit: string): Promise<RepoFile[]> {
     const { listFiles } = await import('@huggingface/hub')
-    const { endpoint, attempts } = this.#settings
+    const { endpoint } = this.#settings
     const list = listFiles({
       repo: { type: 'model', name: this.id },
       recursive: true,
       revision: commit,
       hubUrl: endpoint,
-      fetch: this.#fetch(attempts),
+      fetch: this.#fetch(false),
     })
     const files: RepoFile[] = []
     const take = async (): Promise<void> => {
@@ -65,8 +67,10 @@ export class HubClient {
   }
 
   /** For functions of @huggingface/hub: fetch, with everything that this class adds. Answers are whole when it returns. */
-  #fetch(attempts: number): typeof fetch {
-    const { timeoutMs, signal } = this.#settings
+  #fetch(hurry: boolean): typeof fetch {
+    const { signal } = this.#settings
+    const attempts = hurry ? 1 : this.#settings.attempts
+    const timeoutMs = hurry ? Math.min(HURRY_MS, this.#settings.timeoutMs) : this.#settings.timeoutMs
     return (input, init) => {
       const url = input instanceof Request ? input.url : String(input)
       return this.#repeat(attempts, async () => {

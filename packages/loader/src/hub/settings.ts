@@ -71,15 +71,15 @@ const OPTIONS = [
 
 type Environment = Readonly<Record<string, string | undefined>>
 
-/** Options over environment over defaults. */
+/** Options over environment over defaults; an empty variable counts as none. */
 export function hubSettings(options: HubOptions, env: Environment = process.env): HubSettings {
   const given = withDefaults<HubOptions & typeof HUB_DEFAULTS>('resolveModel', { ...HUB_DEFAULTS }, OPTIONS, options)
   const home = given.cacheDir === undefined ? hubHome(env) : ''
   return {
     revision: checkRevision(given.revision),
-    cacheDir: expand(given.cacheDir ?? env['HF_HUB_CACHE'] ?? env['HUGGINGFACE_HUB_CACHE'] ?? join(home, 'hub')),
-    token: given.token ?? env['HF_TOKEN'] ?? env['HUGGING_FACE_HUB_TOKEN'] ?? storedToken(env),
-    endpoint: checkEndpoint(given.endpoint ?? env['HF_ENDPOINT'] ?? 'https://huggingface.co'),
+    cacheDir: expand(given.cacheDir ?? (env['HF_HUB_CACHE'] || env['HUGGINGFACE_HUB_CACHE'] || join(home, 'hub'))),
+    token: checkToken(given.token ?? (env['HF_TOKEN'] || env['HUGGING_FACE_HUB_TOKEN'] || storedToken(env))),
+    endpoint: checkEndpoint(given.endpoint ?? (env['HF_ENDPOINT'] || 'https://huggingface.co')),
     offline: given.offline ?? (isTrue(env['HF_HUB_OFFLINE']) || isTrue(env['TRANSFORMERS_OFFLINE'])),
     allowPatterns: given.allowPatterns,
     onProgress: given.onProgress,
@@ -90,7 +90,7 @@ export function hubSettings(options: HubOptions, env: Environment = process.env)
   }
 }
 
-const hubHome = (env: Environment): string => env['HF_HOME'] ?? join(env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'huggingface')
+const hubHome = (env: Environment): string => env['HF_HOME'] || join(env['XDG_CACHE_HOME'] || join(homedir(), '.cache'), 'huggingface')
 
 const expand = (path: string): string => (path === '~' || path.startsWith('~/') ? join(homedir(), path.slice(1)) : path)
 
@@ -98,10 +98,18 @@ const isTrue = (value: string | undefined): boolean => /^(1|on|yes|true)$/i.test
 
 function storedToken(env: Environment): string | undefined {
   try {
-    return readFileSync(expand(env['HF_TOKEN_PATH'] ?? join(hubHome(env), 'token')), 'utf8').trim() || undefined
+    return readFileSync(expand(env['HF_TOKEN_PATH'] || join(hubHome(env), 'token')), 'utf8')
   } catch {
     return undefined
   }
+}
+
+/** It must fit into a header; the error does not repeat it. */
+function checkToken(token: string | undefined): string | undefined {
+  const trimmed = token?.trim()
+  if (trimmed && !/^[\x21-\x7e]+$/.test(trimmed))
+    throw loaderError('LOADER_OPTION', 'the hub token (HF_TOKEN) has characters that no token has. Copy it again.')
+  return trimmed || undefined
 }
 
 function checkEndpoint(endpoint: string): string {
