@@ -1,4 +1,4 @@
-import { didYouMean } from '@aphrodite/tensor'
+import { AphroditeError, didYouMean } from '@aphrodite/tensor'
 import type { ChatTemplate, Tokenizer } from '@aphrodite/tokenizer'
 import { llmError } from './errors.ts'
 import type { Prompt } from './types.ts'
@@ -55,13 +55,16 @@ function toIds(prompt: Prompt, context: PromptContext): EncodedPrompt {
   return encodeChat(prompt, context)
 }
 
-function encodeText(text: string, addSpecialTokens: boolean, { tokenizer }: PromptContext): EncodedPrompt {
+function encodeText(text: string, addSpecialTokens: boolean, { tokenizer, maxModelLen }: PromptContext): EncodedPrompt {
   if (typeof text !== 'string') throw llmError('BAD_PROMPT', `prompt should be a text, is ${typeof text}`)
   if (!tokenizer) throw llmError('NO_TOKENIZER', 'this model was started without a tokenizer: give promptTokenIds')
-  return { text, ids: tokenizer.encode(text, { addSpecialTokens }) }
+  return { text, ids: encodeBounded(tokenizer, text, addSpecialTokens, maxModelLen) }
 }
 
-function encodeChat(prompt: Extract<Prompt, { messages: unknown }>, { tokenizer, chatTemplate }: PromptContext): EncodedPrompt {
+function encodeChat(
+  prompt: Extract<Prompt, { messages: unknown }>,
+  { tokenizer, chatTemplate, maxModelLen }: PromptContext,
+): EncodedPrompt {
   if (!tokenizer) throw llmError('NO_TOKENIZER', 'this model was started without a tokenizer: give promptTokenIds')
   if (!chatTemplate && prompt.chatTemplate === undefined)
     throw llmError('NO_TOKENIZER', 'this model has no chat template: give one with chatTemplate, or a prompt instead of messages')
@@ -73,7 +76,21 @@ function encodeChat(prompt: Extract<Prompt, { messages: unknown }>, { tokenizer,
     ...(prompt.chatTemplateKwargs && { kwargs: prompt.chatTemplateKwargs }),
   })
   // A template writes its special tokens itself.
-  return { text, ids: tokenizer.encode(text, { addSpecialTokens: false }) }
+  return { text, ids: encodeBounded(tokenizer, text, false, maxModelLen) }
+}
+
+/** Megabytes of text are not encoded to find that they do not fit: that would take seconds of this thread. */
+function encodeBounded(tokenizer: Tokenizer, text: string, addSpecialTokens: boolean, maxModelLen: number): readonly number[] {
+  try {
+    return tokenizer.encode(text, { addSpecialTokens, maxTokens: maxModelLen })
+  } catch (error) {
+    if (!(error instanceof AphroditeError && error.code === 'TOO_MANY_TOKENS')) throw error
+    throw llmError(
+      'PROMPT_TOO_LONG',
+      `the prompt has more than ${maxModelLen} tokens, and the model's context is ${maxModelLen}. Shorten the prompt, or raise maxModelLen if the model allows it.`,
+      { cause: error },
+    )
+  }
 }
 
 function checkIds(ids: readonly number[], vocabSize: number): readonly number[] {
