@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
 import { type EngineRequest, type EngineStats, resolveSamplingParams, type SamplingParams } from '@aphrodite/engine'
 import { readConfig, resolveModel } from '@aphrodite/loader'
 import { ModelRegistry, resolveModule } from '@aphrodite/models'
@@ -92,6 +93,7 @@ export class LLM implements LanguageModel {
     const requests = list.map((prompt, i) => this.#prepare(prompt, each[i]!))
     const failed = new AbortController()
     const signal = options.signal ? AbortSignal.any([options.signal, failed.signal]) : failed.signal
+    setMaxListeners(0, signal) // one a request
     try {
       return await Promise.all(requests.map((request) => this.#collect(request, { ...options, signal })))
     } catch (error) {
