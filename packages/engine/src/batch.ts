@@ -96,7 +96,8 @@ export class BatchBuilder {
             contextLengths: contexts,
             pageTables: staging.matrix(starts[g * 2 + 1]!, sequences, columns),
             maxQueryLength,
-            maxContextLength,
+            // Up to the last column, so that a captured step stays right while its sequences grow into it.
+            maxContextLength: columns * PAGE_TOKENS,
           }
         : {
             kind: 'state',

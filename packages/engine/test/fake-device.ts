@@ -1,4 +1,4 @@
-import { type Device, type HostArray, type HostData, type Kernels, type Tensor, tensorError } from '@aphrodite/tensor'
+import { type Device, type Graph, type HostArray, type HostData, type Kernels, type Tensor, tensorError } from '@aphrodite/tensor'
 
 /** A device whose memory is one array buffer; a kernel is a few lines of arithmetic on it. Only what the engine itself calls. */
 export class FakeDevice implements Device {
@@ -11,13 +11,19 @@ export class FakeDevice implements Device {
   uploads = 0
   /** Runs before each synchronize is done: a test may throw here. */
   onSynchronize: () => void = () => {}
+  /** Absent unless asked for. */
+  capture?: (enqueue: () => void) => Graph
+  replays = 0
+  graphs = 0
+  #recording: (() => void)[] | undefined
   readonly #buffer: ArrayBuffer
   readonly #freeBytes: number
   #cursor = 4096
 
-  constructor(bytes = 64 << 20, freeBytes = bytes / 2) {
+  constructor({ bytes = 64 << 20, freeBytes = bytes / 2, captures = false } = {}) {
     this.#buffer = new ArrayBuffer(bytes)
     this.#freeBytes = freeBytes
+    if (captures) this.capture = (enqueue) => this.#capture(enqueue)
     const kernels = fakeKernels(this)
     const counted: Record<string, unknown> = {}
     for (const [name, kernel] of Object.entries(kernels) as [string, (...args: unknown[]) => void][]) {
@@ -27,6 +33,33 @@ export class FakeDevice implements Device {
       }
     }
     this.kernels = counted as unknown as Kernels
+  }
+
+  /** What a model computes goes through here, so that it can be captured. */
+  run(op: () => void): void {
+    if (this.#recording) this.#recording.push(op)
+    else op()
+  }
+
+  #capture(enqueue: () => void): Graph {
+    if (this.#recording) throw new Error('a graph is being captured already')
+    const ops: (() => void)[] = []
+    this.#recording = ops
+    try {
+      enqueue()
+    } finally {
+      this.#recording = undefined
+    }
+    this.graphs++
+    return {
+      replay: () => {
+        this.replays++
+        for (const op of ops) op()
+      },
+      release: () => {
+        this.graphs--
+      },
+    }
   }
 
   supports = () => true
@@ -53,6 +86,7 @@ export class FakeDevice implements Device {
   }
 
   upload(dst: Tensor, src: HostArray | HostData): void {
+    if (this.#recording) throw new Error('an upload cannot be captured')
     this.uploads++
     if (src instanceof Int32Array) this.i32(dst).set(src)
     else if (src instanceof Float32Array) this.f32(dst).set(src)

@@ -109,21 +109,28 @@ export class FakeModel extends CausalLM {
     const tokens = step.inputIds.size
     const hidden = step.workspace.empty([tokens, 1], 'i32')
     if (step.workspace.device !== this.#device) return hidden
+    const device = this.#device
+    device.run(() => this.#compute(hidden, step))
+    return hidden
+  }
+
+  #compute(hidden: Tensor, step: Step): void {
     this.onForward(step)
     const device = this.#device
     const [ids, positions, lengths] = [device.i32(step.inputIds), device.i32(step.positions), device.i32(step.promptLengths)]
     let x = Int32Array.from(ids, (id, t) => embed(id, positions[t]!, lengths[t]!))
     for (const layer of this.layers) x = layer.apply(x, step, device) as typeof x
     device.i32(hidden).set(x)
-    return hidden
   }
 
   logits(hidden: Tensor, step: Step): Tensor {
     const rows = step.logitRows.size
     const logits = step.workspace.empty([rows, VOCAB], 'f32')
     if (step.workspace.device !== this.#device) return logits
-    const [h, from, to] = [this.#device.i32(hidden), this.#device.i32(step.logitRows), this.#device.f32(logits)]
-    for (let r = 0; r < rows; r++) for (let v = 0; v < VOCAB; v++) to[r * VOCAB + v] = logitOf(h[from[r]!]!, v)
+    this.#device.run(() => {
+      const [h, from, to] = [this.#device.i32(hidden), this.#device.i32(step.logitRows), this.#device.f32(logits)]
+      for (let r = 0; r < rows; r++) for (let v = 0; v < VOCAB; v++) to[r * VOCAB + v] = logitOf(h[from[r]!]!, v)
+    })
     return logits
   }
 }

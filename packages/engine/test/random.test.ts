@@ -13,6 +13,7 @@ const SETTINGS: readonly {
   requests: number
   blocks: number
   options: Partial<EngineOptions>
+  captures?: boolean
 }[] = [
   { name: 'full attention, chunks of 7', kinds: [FULL], requests: 1200, blocks: 16, options: { maxNumSeqs: 6, maxNumBatchedTokens: 7 } },
   {
@@ -21,6 +22,7 @@ const SETTINGS: readonly {
     requests: 1000,
     blocks: 26,
     options: { maxNumSeqs: 24, maxNumBatchedTokens: 96 },
+    captures: true,
   },
   {
     name: 'full attention and a window',
@@ -28,6 +30,7 @@ const SETTINGS: readonly {
     requests: 1000,
     blocks: 15,
     options: { maxNumSeqs: 12, maxNumBatchedTokens: 20 },
+    captures: true,
   },
   {
     name: 'windows alone',
@@ -42,6 +45,7 @@ const SETTINGS: readonly {
     requests: 500,
     blocks: 16,
     options: { maxNumSeqs: 9, maxNumBatchedTokens: 32 },
+    captures: true,
   },
   { name: 'states alone', kinds: ['state'], requests: 200, blocks: 0, options: { maxNumSeqs: 5, maxNumBatchedTokens: 11 } },
   {
@@ -88,10 +92,10 @@ function randomRequest(id: string, random: Random, prefixes: readonly number[][]
   }
 }
 
-for (const { name, kinds, requests, blocks, options } of SETTINGS) {
+for (const { name, kinds, requests, blocks, options, captures = false } of SETTINGS) {
   test(`${requests} overlapping requests, each as alone: ${name}`, async () => {
     const random = new Random(name.length * 7919 + requests)
-    const device = new FakeDevice()
+    const device = new FakeDevice({ captures })
     const paged = kinds.filter((kind) => kind !== 'state').length
     const core = new EngineCore({
       model: new FakeModel(device, kinds, 512),
@@ -179,7 +183,9 @@ for (const { name, kinds, requests, blocks, options } of SETTINGS) {
     if (process.env['ENGINE_STATS']) console.log(name, JSON.stringify(stats), 'aborts', aborts, 'calls', JSON.stringify(device.calls))
     if (blocks > 0 && kinds[0] !== kinds[1]) expect(stats.preemptions).toBeGreaterThan(30)
     if (core.options.enablePrefixCaching && !kinds.includes('state')) expect(stats.prefixHitTokens).toBeGreaterThan(1000)
+    if (captures) expect(device.replays).toBeGreaterThan(100)
     core.close()
+    expect(device.graphs).toBe(0)
     expect(device.allocated.size).toBe(0)
   })
 }

@@ -16,7 +16,7 @@ export interface AttentionBatch {
   readonly contextLengths: Tensor
   /** [sequences, maxPages] page of token t is column t / PAGE_TOKENS; columns that no query may look at hold 0. */
   readonly pageTables: Tensor
-  /** The greatest number of queries, and of context tokens, of any sequence: known on the host. */
+  /** No sequence has more queries, nor more context tokens: bounds that are known on the host. */
   readonly maxQueryLength: number
   readonly maxContextLength: number
 }
