@@ -2,6 +2,7 @@ import { AphroditeError } from '@aphrodite/tensor'
 import { expect, test } from 'vitest'
 import { endTokenIds, parseConfig } from '../src/config.ts'
 import { JsonReader, PYTHON_JSON, STRICT_JSON } from '../src/json-reader.ts'
+import { parseIndex } from '../src/weight-files.ts'
 import { Mutator } from './mutations.ts'
 
 const configs = [
@@ -87,4 +88,25 @@ test('names given twice, Python numbers, nesting and half characters', () => {
   const odd = JsonReader.parse('{"__proto__": {"x": 1}, "constructor": 2}', PYTHON_JSON) as Record<string, unknown>
   expect(Object.getPrototypeOf(odd)).toBe(Object.prototype)
   expect(Object.keys(odd)).toEqual(['__proto__', 'constructor'])
+})
+
+test('damaged indexes are read or refused, nothing else', () => {
+  const index = JSON.stringify({
+    metadata: { total_size: 12 },
+    weight_map: { 'a.weight': 'model-00001-of-00002.safetensors', b: 'model-00002-of-00002.safetensors' },
+  })
+  const m = new Mutator(5)
+  let read = 0
+  for (let i = 0; i < 20_000; i++) {
+    let text = index
+    for (let j = m.below(3); j >= 0; j--) text = m.text(text)
+    try {
+      const files = [...parseIndex(text, 'index.json').values()]
+      expect(files.every((file) => file.endsWith('.safetensors') && !/[/\\\0]/.test(file))).toBe(true)
+      read++
+    } catch (error) {
+      if (!(error instanceof AphroditeError && error.code === 'CHECKPOINT_INDEX')) throw error
+    }
+  }
+  expect(read).toBeGreaterThan(200)
 })
