@@ -96,7 +96,7 @@ export class Encoder {
       }
     }
     if (options.addSpecialTokens === false) return task.ids
-    const ids = this.#parts.postProcessor(task.ids)
+    const ids = this.#parts.postProcessor([task.ids]).flat()
     if (ids.length > task.limit) throw tooMany(task.limit)
     return ids
   }

@@ -1,28 +1,34 @@
 import { bad, component, JsonNode } from './json.ts'
 
-/** Puts special tokens around the ids of a text. */
-export type PostProcessor = (ids: number[]) => number[]
+/** Puts special tokens around the ids of a text. What comes of one processor are several lists, each of which the next wraps. */
+export type PostProcessor = (lists: readonly (readonly number[])[]) => readonly (readonly number[])[]
 
 /** The `post_processor` of a tokenizer.json, for one text. */
 export function readPostProcessor(node: JsonNode): PostProcessor {
   return component<PostProcessor>(node, POST_PROCESSORS)
 }
 
-const around: (node: JsonNode) => PostProcessor = (node) => {
-  const before = pairId(node, 'cls')
-  const after = pairId(node, 'sep')
-  return (ids) => [before, ...ids, after]
+/** `[CLS] A [SEP]`, and for further lists `B [SEP]`. */
+const bert = (node: JsonNode): PostProcessor => {
+  const [cls, sep] = [pairId(node, 'cls'), pairId(node, 'sep')]
+  return (lists) => lists.map((ids, i) => (i === 0 ? [cls, ...ids, sep] : [...ids, sep]))
+}
+
+/** `<s> A </s>`, and for further lists `</s> B </s>`. */
+const roberta = (node: JsonNode): PostProcessor => {
+  const [cls, sep] = [pairId(node, 'cls'), pairId(node, 'sep')]
+  return (lists) => lists.map((ids, i) => [i === 0 ? cls : sep, ...ids, sep])
 }
 
 const POST_PROCESSORS: Readonly<Record<string, (node: JsonNode) => PostProcessor>> = {
   TemplateProcessing: readTemplate,
-  BertProcessing: around,
-  RobertaProcessing: around,
+  BertProcessing: bert,
+  RobertaProcessing: roberta,
   // It only moves offsets, which nobody here keeps.
-  ByteLevel: () => (ids) => ids,
+  ByteLevel: () => (lists) => lists,
   Sequence: (node) => {
     const parts = node.nodes('processors').map(readPostProcessor)
-    return (ids) => parts.reduce((result, part) => part(result), ids)
+    return (lists) => parts.reduce((result, part) => part(result), lists)
   },
 }
 
@@ -33,14 +39,25 @@ function pairId(node: JsonNode, key: string): number {
   return pair[1] as number
 }
 
+const SEQUENCES = ['A', 'B'] as const
+
+/** Ids of special tokens, or the place of a list. */
+type Piece = readonly number[] | 'A' | 'B'
+
 function readTemplate(node: JsonNode): PostProcessor {
   const specials = node.node('special_tokens')
-  const pieces = node.nodes('single').map((piece): readonly number[] | 'text' => {
-    if (piece.has('Sequence')) {
-      const id = piece.node('Sequence').string('id')
-      if (id !== 'A') throw bad(piece.at('Sequence.id'), `is ${JSON.stringify(id)}; the template of a single text has only "A"`)
-      return 'text'
-    }
+  const single = readPieces(node, 'single', specials)
+  const pair = node.has('pair') ? readPieces(node, 'pair', specials) : []
+  return (lists) => {
+    const template = lists.length === 1 ? single : lists.length === 2 ? pair : undefined
+    if (!template) throw bad(node.path, `is given ${lists.length} lists by the processors before it; a template takes one or two`)
+    return template.map((piece) => (piece === 'A' ? lists[0]! : piece === 'B' ? (lists[1] ?? []) : piece))
+  }
+}
+
+function readPieces(node: JsonNode, key: string, specials: JsonNode): Piece[] {
+  return node.nodes(key).map((piece): Piece => {
+    if (piece.has('Sequence')) return piece.node('Sequence').oneOf('id', SEQUENCES)
     const name = piece.node('SpecialToken').string('id')
     if (!specials.has(name)) throw bad(piece.at('SpecialToken.id'), `is ${JSON.stringify(name)}, which special_tokens does not have`)
     const special = new JsonNode(specials.get(name), specials.at(name))
@@ -49,9 +66,4 @@ function readTemplate(node: JsonNode): PostProcessor {
       return id as number
     })
   })
-  return (ids) => {
-    const out: number[] = []
-    for (const piece of pieces) for (const id of piece === 'text' ? ids : piece) out.push(id)
-    return out
-  }
 }

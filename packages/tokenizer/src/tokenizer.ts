@@ -79,7 +79,7 @@ export class Tokenizer implements DecodingVocabulary {
       stages: root.has('pre_tokenizer') ? readPreTokenizer(root.node('pre_tokenizer')) : [],
       model,
       keepsText: keepsText(root, this.addedTokens),
-      postProcessor: root.has('post_processor') ? readPostProcessor(root.node('post_processor')) : (ids) => ids,
+      postProcessor: root.has('post_processor') ? readPostProcessor(root.node('post_processor')) : (lists) => lists,
     })
     // Tokens that are looked for in normalised text are decoded from that form, as the decoder undoes the normaliser.
     for (const { id, content, normalized } of this.addedTokens) if (normalized) this.#normalized.set(id, normalizer(content))

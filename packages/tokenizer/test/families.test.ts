@@ -1,22 +1,12 @@
-import { readdirSync, readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { Tokenizer } from '../src/tokenizer.ts'
+import { expectedOf, FAMILIES, familyFolder } from './families.ts'
 
-/** What Hugging Face gives for a text; `decoded` leaves special tokens out. */
-interface Expected {
-  text: string
-  ids: number[]
-  ids_plain: number[]
-  decoded: string
-  decoded_all: string
-}
+it('has seven families', () => expect(FAMILIES.length).toBe(7))
 
-const folder = (name: string) => fileURLToPath(new URL(`fixtures/tokenizers/${name}`, import.meta.url))
-
-describe.each(readdirSync(folder('')))('%s', (family) => {
-  const tokenizer = Tokenizer.fromFolder(folder(family))
-  const expected = JSON.parse(readFileSync(`${folder(family)}/expected.json`, 'utf8')) as Expected[]
+describe.each(FAMILIES)('%s', (family) => {
+  const tokenizer = Tokenizer.fromFolder(familyFolder(family))
+  const expected = expectedOf(family)
 
   it('has the 90 texts', () => expect(expected.length).toBe(90))
 
@@ -25,5 +15,15 @@ describe.each(readdirSync(folder('')))('%s', (family) => {
     expect(tokenizer.encode(text, { addSpecialTokens: false })).toEqual(ids_plain)
     expect(tokenizer.decode(ids)).toBe(decoded)
     expect(tokenizer.decode(ids, { skipSpecialTokens: false })).toBe(decoded_all)
+  })
+
+  it('gives the same ids with pauses', async () => {
+    const text = expected.map((entry) => entry.text).join(' ')
+    expect(await tokenizer.encodeAsync(text)).toEqual(tokenizer.encode(text))
+  })
+
+  it('knows every token by id and text', () => {
+    for (let id = 0; id < tokenizer.vocabSize; id++) expect(tokenizer.tokenToId(tokenizer.idToToken(id)!)).toBe(id)
+    expect(tokenizer.idToToken(tokenizer.vocabSize)).toBeUndefined()
   })
 })

@@ -72,10 +72,13 @@ export function readBpe(node: JsonNode): Model {
 
   const scratch: number[] = []
   const whole = (piece: string): number | undefined => (ignoreMerges ? vocab.get(piece) : undefined)
+  const byteFallback = byteIds?.every((id) => id >= 0) ?? false
+  // Without an unknown token a character can vanish, and what was on both sides of it meet.
+  const cuttable = !ignoreMerges && !affixed && (byteFallback || unknown !== undefined)
   return {
     vocab,
-    byteFallback: byteIds?.every((id) => id >= 0) ?? false,
-    cut: ignoreMerges || affixed ? undefined : metaspaceCut(vocab),
+    byteFallback,
+    cut: cuttable ? metaspaceCut(vocab) : undefined,
     encode(piece, out) {
       const id = whole(piece)
       if (id !== undefined) {
