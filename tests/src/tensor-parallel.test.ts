@@ -1,4 +1,6 @@
+import { createCpuDevice } from '@aphrodite/kernels-cpu'
 import { ModelRegistry } from '@aphrodite/models'
+import type { Device } from '@aphrodite/tensor'
 import { createReferenceDevice, lockstep } from '@aphrodite/testing'
 import { describe, expect, test } from 'vitest'
 import { FIXTURES, readFixture, relativeError } from './fixture-cases.ts'
@@ -13,22 +15,25 @@ const shareable = FIXTURES.filter((name) => {
 })
 
 /** A rank's program runs again for each of its collectives, so one short prompt has to do; the model is whole. */
-describe.each([
-  [2, shareable],
-  [4, shareable.filter((name) => name.startsWith('hf/'))],
-])('on %i ranks in lockstep', (size, names) => {
-  test.each(names)('%s gives the logits of Hugging Face', async (name) => {
+describe.each<[number, string, () => Device]>([
+  [2, 'reference', createReferenceDevice],
+  [4, 'cpu', () => createCpuDevice({ threads: 1, pin: false })],
+])('on %i ranks in lockstep, %s', (size, _, open) => {
+  test.each(shareable)('%s gives the logits of Hugging Face', async (name) => {
     const { config, weights, prompts } = readFixture(name)
     const models = await Promise.all(Array.from({ length: size }, () => ModelRegistry.create(config)))
+    const devices = Array.from({ length: size }, open)
     const runners = new Map<number, Runner>()
     const { prompt, logits } = prompts[0]!
     const outs = lockstep(size, (tp) => {
-      const runner = runners.get(tp.rank) ?? new Runner(models[tp.rank]!, weights, createReferenceDevice(), { dtype: 'f32', tp })
+      const runner = runners.get(tp.rank) ?? new Runner(models[tp.rank]!, weights, devices[tp.rank]!, { dtype: 'f32', tp })
       runners.set(tp.rank, runner)
       return runner.logits(prompt)
     })
     for (const rows of outs)
       for (const [position, expected] of logits) expect(relativeError(rows[position]!, expected)).toBeLessThanOrEqual(1e-4)
+    for (const runner of runners.values()) runner.close()
+    for (const device of devices) device.close()
     weights.close()
   })
 })

@@ -39,7 +39,7 @@ export default defineModel({
     for (const bias of ['attention_bias', 'mlp_bias', 'lm_head_bias']) c.require(bias, false)
     const llama = readLlamaConfig(c)
     const windows = readWindows(c, llama.layers, readSlidingWindow(c, 0), () => true)
-    return { ...llama, windows }
+    return { ...llama, eps: c.number('rms_norm_eps', 1e-5), windows }
   },
   create: (c) => new Phi3ForCausalLM(c),
 })
