@@ -14,6 +14,8 @@ const SETTINGS: readonly {
   blocks: number
   options: Partial<EngineOptions>
   captures?: boolean
+  /** How often a step fails. */
+  trouble?: number
 }[] = [
   { name: 'full attention, chunks of 7', kinds: [FULL], requests: 1200, blocks: 16, options: { maxNumSeqs: 6, maxNumBatchedTokens: 7 } },
   {
@@ -55,6 +57,15 @@ const SETTINGS: readonly {
     blocks: 16,
     options: { maxNumSeqs: 8, maxNumBatchedTokens: 24, enablePrefixCaching: false },
   },
+  {
+    name: 'a device in trouble',
+    kinds: [FULL, { window: 24 }],
+    requests: 600,
+    blocks: 20,
+    options: { maxNumSeqs: 6, maxNumBatchedTokens: 24 },
+    captures: true,
+    trouble: 0.01,
+  },
 ]
 const MAX_MODEL_LEN = 200
 
@@ -92,13 +103,20 @@ function randomRequest(id: string, random: Random, prefixes: readonly number[][]
   }
 }
 
-for (const { name, kinds, requests, blocks, options, captures = false } of SETTINGS) {
+for (const { name, kinds, requests, blocks, options, captures = false, trouble = 0 } of SETTINGS) {
   test(`${requests} overlapping requests, each as alone: ${name}`, async () => {
     const random = new Random(name.length * 7919 + requests)
     const device = new FakeDevice({ captures })
     const paged = kinds.filter((kind) => kind !== 'state').length
+    const model = new FakeModel(device, kinds, 512)
+    // Before a step has written anything, or when it has written everything.
+    const fail = () => {
+      if (trouble > 0 && random.chance(trouble)) throw new Error('trouble')
+    }
+    model.onForward = fail
+    device.onSynchronize = fail
     const core = new EngineCore({
-      model: new FakeModel(device, kinds, 512),
+      model,
       device,
       maxModelLen: MAX_MODEL_LEN,
       eosTokenIds: EOS,
@@ -113,7 +131,18 @@ for (const { name, kinds, requests, blocks, options, captures = false } of SETTI
     let begun = 0
     let aborts = 0
     let checked = 0
+    let failed = 0
 
+    const step = async (): Promise<void> => {
+      const { outputs, failures } = await core.step()
+      for (const output of outputs) deliver(output)
+      if (trouble === 0) expect(failures).toEqual([])
+      for (const { requestId, code } of failures) {
+        expect([alive.delete(requestId), code]).toEqual([true, 'STEP_FAILED'])
+        got.delete(requestId)
+        failed++
+      }
+    }
     const deliver = (output: EngineOutput): void => {
       const answers = got.get(output.requestId) ?? []
       got.set(output.requestId, answers)
@@ -160,11 +189,9 @@ for (const { name, kinds, requests, blocks, options, captures = false } of SETTI
         aborts++
         core.abort(random.pick([...alive.keys()]))
       }
-      const { outputs, failures } = await core.step()
-      expect(failures).toEqual([])
-      for (const output of outputs) deliver(output)
+      await step()
       if (begun % 100 === 0 && begun > 0) {
-        while (core.hasWork) for (const output of (await core.step()).outputs) deliver(output)
+        while (core.hasWork) await step()
         expect(alive.size).toBe(0)
         core.assertBalanced()
         if (random.chance(0.3)) core.resetPrefixCache()
@@ -178,10 +205,13 @@ for (const { name, kinds, requests, blocks, options, captures = false } of SETTI
     core.assertBalanced()
     const stats = core.stats()
     expect(alive.size).toBe(0)
-    expect(checked).toBeGreaterThanOrEqual(requests)
+    expect(checked).toBeGreaterThanOrEqual(requests - failed)
+    if (trouble > 0) expect(failed).toBeGreaterThan(20)
+    expect(failed).toBeLessThan(requests / 2)
     expect(aborts).toBeGreaterThan(0)
-    if (process.env['ENGINE_STATS']) console.log(name, JSON.stringify(stats), 'aborts', aborts, 'calls', JSON.stringify(device.calls))
-    if (blocks > 0 && kinds[0] !== kinds[1]) expect(stats.preemptions).toBeGreaterThan(30)
+    if (process.env['ENGINE_STATS'])
+      console.log(name, JSON.stringify(stats), 'aborts', aborts, 'failed', failed, 'calls', JSON.stringify(device.calls))
+    if (blocks > 0 && kinds[0] !== kinds[1]) expect(stats.preemptions).toBeGreaterThan(trouble > 0 ? 5 : 30)
     if (core.options.enablePrefixCaching && !kinds.includes('state')) expect(stats.prefixHitTokens).toBeGreaterThan(1000)
     if (captures) expect(device.replays).toBeGreaterThan(100)
     core.close()
