@@ -38,6 +38,7 @@ const bytes = shapes.reduce((sum, [n, k]) => sum + device.packedBytes(format, n,
 const arena = new Arena(device, bytes)
 const base = arena.reserve(0)
 const weights: PackedWeight[] = shapes.map(([n, k]) => arena.packed(n, k, format))
+const numbers = Uint16Array.from({ length: 1 << 22 }, (_, i) => 0x3c00 | ((i * 2654435761) >>> 25) | (i & 1 ? 0x8000 : 0)) // bf16
 const begin = performance.now()
 for (const weight of weights) fill(weight)
 print({
@@ -114,11 +115,9 @@ function median(xs: readonly number[]): number {
 
 /** Small numbers, packed as a checkpoint's would be. */
 function fill(w: PackedWeight): void {
-  const [rows, k] = [1024, w.inFeatures]
-  const bits = Uint16Array.from({ length: rows * k }, (_, i) => 0x3c00 | ((i * 2654435761) >>> 25) | (i & 1 ? 0x8000 : 0))
-  const bytesOf = new Uint8Array(bits.buffer)
+  const rows = Math.floor(numbers.length / w.inFeatures)
   for (let row = 0; row < w.outFeatures; row += rows) {
-    const n = Math.min(rows, w.outFeatures - row)
-    device.pack(w, { bytes: bytesOf, dtype: 'bf16', shape: [n, k], strides: [k, 1] }, row, 0)
+    const shape = [Math.min(rows, w.outFeatures - row), w.inFeatures]
+    device.pack(w, { bytes: new Uint8Array(numbers.buffer), dtype: 'bf16', shape, strides: [w.inFeatures, 1] }, row, 0)
   }
 }
