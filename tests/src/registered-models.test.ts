@@ -1,4 +1,4 @@
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { LLM } from '@aphrodite/llm'
@@ -58,6 +58,21 @@ test('a class is served in the thread that registered it', async () => {
 
 test('a plugin registers models where the engine is', async () => {
   await serve('PluginForCausalLM', [join(folder, 'plugin.mjs')])
+})
+
+test('an installed package offers models', async () => {
+  const home = join(folder, 'node_modules/offers')
+  mkdirSync(home, { recursive: true })
+  writeFileSync(join(folder, 'package.json'), '{ "dependencies": { "offers": "1" } }')
+  writeFileSync(join(home, 'package.json'), '{ "type": "module", "aphrodite": { "models": { "OfferedForCausalLM": "./x.js" } } }')
+  writeFileSync(join(home, 'x.js'), MODULE)
+  const before = process.cwd()
+  process.chdir(folder)
+  try {
+    await serve('OfferedForCausalLM')
+  } finally {
+    process.chdir(before)
+  }
 })
 
 test('without any of them the architecture is unknown, by name', async () => {

@@ -8,7 +8,7 @@ import { AnswerText, describeLogprob } from './answer-text.ts'
 import { type StartedEngine, startEngineHere, startEngineThread } from './engine-start.ts'
 import { llmError } from './errors.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
-import { type EncodedPrompt, encodePrompt } from './prompts.ts'
+import { type EncodedPrompt, encodePrompt, type PromptContext } from './prompts.ts'
 import { openTokenizer } from './text.ts'
 import type {
   CompletionDelta,
@@ -49,6 +49,7 @@ export class LLM implements LanguageModel {
         ? folder
         : await find(resolved.tokenizer, resolved, false)
     const { architectures } = readConfig(folder)
+    ModelRegistry.discover()
     // A class that this thread has registered is known nowhere else.
     const start = architectures.some((a) => ModelRegistry.isInProcessOnly(a)) ? startEngineHere : startEngineThread
     const registrations = ModelRegistry.registrations()
@@ -109,7 +110,7 @@ export class LLM implements LanguageModel {
 
   /** Logits of every prompt position. */
   async logits(promptTokenIds: readonly number[]): Promise<{ shape: readonly [number, number]; data: Float32Array }> {
-    const { ids } = encodePrompt({ promptTokenIds }, this.#promptContext(1))
+    const { ids } = encodePrompt({ promptTokenIds }, this.#promptContext(0))
     const request: EngineRequest = {
       id: randomUUID(),
       promptTokenIds: ids,
@@ -156,9 +157,9 @@ export class LLM implements LanguageModel {
     await this.close()
   }
 
-  #promptContext(room: number) {
+  #promptContext(room: 0 | 1): PromptContext {
     const { vocabSize, maxModelLen } = this.info
-    return { tokenizer: this.#tokenizer, chatTemplate: this.#chatTemplate, vocabSize, maxModelLen: maxModelLen + 1 - room }
+    return { tokenizer: this.#tokenizer, chatTemplate: this.#chatTemplate, vocabSize, maxModelLen, room }
   }
 
   #prepare(prompt: Prompt, given: Partial<SamplingParams>): PreparedRequest {

@@ -1,4 +1,5 @@
 export type { Model, ModelClass, ModelExport } from './definition.ts'
+export { discoverModels } from './discover.ts'
 export * from './errors.ts'
 export * from './registry.ts'
 export { resolveModule } from './resolve.ts'

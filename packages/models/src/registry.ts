@@ -2,6 +2,7 @@ import { type CausalLM, ConfigReader, type ModelDefinition } from '@aphrodite/la
 import { nearest } from '@aphrodite/tensor'
 import { ARCHITECTURES } from './architectures.ts'
 import { definitionOf, type Model, pick } from './definition.ts'
+import { discoverModels } from './discover.ts'
 import { modelsError } from './errors.ts'
 import { resolveModule } from './resolve.ts'
 
@@ -49,6 +50,12 @@ export class ArchitectureRegistry {
   /** Makes the registrations of another thread's registry. */
   replay(registrations: readonly ModuleRegistration[]): void {
     for (const { architecture, module } of registrations) this.registerModel(architecture, module)
+  }
+
+  /** Registers what the packages of a project offer (`discoverModels`), where nobody has registered something else. */
+  discover(folder: string = process.cwd()): void {
+    const taken = new Set([...this.#modules.keys(), ...this.#models.keys()])
+    this.replay(discoverModels(folder).filter((r) => !taken.has(r.architecture)))
   }
 
   /** The architecture's model is a class or a definition of this thread: an engine in another one cannot have it. */

@@ -155,6 +155,42 @@ describe('registerModel', () => {
   })
 })
 
+describe('models of installed packages', () => {
+  const project = (manifest: Record<string, unknown>) => {
+    const home = mkdtempSync(join(dir, 'project-'))
+    const offer = join(home, 'node_modules/offers')
+    mkdirSync(offer, { recursive: true })
+    writeFileSync(join(home, 'package.json'), JSON.stringify({ dependencies: { offers: '1', absent: '1', 'a-model': '1' } }))
+    writeFileSync(join(offer, 'package.json'), JSON.stringify({ name: 'offers', type: 'module', ...manifest }))
+    writeFileSync(join(offer, 'x.js'), 'export class X { constructor() { this.made = "offered" } forward() {} }; export default X')
+    return home
+  }
+  test('are found by what their package.json says', async () => {
+    const registry = new ArchitectureRegistry()
+    registry.discover(project({ aphrodite: { models: { OfferedForCausalLM: './x.js' } } }))
+    expect(registry.registrations().map((r) => r.architecture)).toEqual(['OfferedForCausalLM'])
+    expect(await made(registry, 'OfferedForCausalLM')).toBe('offered')
+  })
+  test('do not replace what was registered by hand', async () => {
+    const registry = new ArchitectureRegistry()
+    registry.registerModel('OfferedForCausalLM', Toy)
+    registry.discover(project({ aphrodite: { models: { OfferedForCausalLM: './x.js' } } }))
+    expect(registry.isInProcessOnly('OfferedForCausalLM')).toBe(true)
+  })
+  test('that are offered wrongly are an error that names the file', () => {
+    for (const models of [{ X: './no.js' }, { X: 7 }, { X: '../x.js' }, [], 'x'])
+      expect(() => new ArchitectureRegistry().discover(project({ aphrodite: { models } }))).toThrow(
+        /offers.package\.json: aphrodite\.models has/,
+      )
+  })
+  test('are none where there is no project, or a broken one', () => {
+    expect(() => new ArchitectureRegistry().discover(join(dir, 'nowhere'))).not.toThrow()
+    const home = project({})
+    writeFileSync(join(home, 'node_modules/offers/package.json'), '{')
+    expect(() => new ArchitectureRegistry().discover(home)).not.toThrow()
+  })
+})
+
 test('module registrations are plain data that another thread can make again; classes stay here', async () => {
   const registry = new ArchitectureRegistry()
   registry.registerModel('AForCausalLM', 'a-model', { from: dir })
