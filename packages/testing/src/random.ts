@@ -4,6 +4,7 @@ export class Random {
   #b: number
   #c = 0x9e3779b9 | 0
   #counter = 1
+  #spare: number | undefined
 
   constructor(seed: number) {
     this.#a = seed | 0
@@ -30,13 +31,23 @@ export class Random {
     return Math.floor(this.uniform() * bound)
   }
 
-  /** Standard normal, by Box and Muller. */
+  /** Standard normal, by Box and Muller, who give two at a time. */
   normal(): number {
-    return Math.sqrt(-2 * Math.log((this.word() + 1) / 2 ** 32)) * Math.cos(2 * Math.PI * this.uniform())
+    const spare = this.#spare
+    if (spare !== undefined) {
+      this.#spare = undefined
+      return spare
+    }
+    const radius = Math.sqrt(-2 * Math.log((this.word() + 1) / 2 ** 32))
+    const angle = 2 * Math.PI * this.uniform()
+    this.#spare = radius * Math.sin(angle)
+    return radius * Math.cos(angle)
   }
 
-  /** `count` numbers of mean 0 and the given standard deviation. */
-  normals(count: number, deviation = 1): Float32Array {
-    return Float32Array.from({ length: count }, () => this.normal() * deviation)
+  /** `count` numbers of this standard deviation and mean. */
+  normals(count: number, deviation = 1, mean = 0): Float32Array {
+    const values = new Float32Array(count)
+    for (let i = 0; i < count; i++) values[i] = mean + this.normal() * deviation
+    return values
   }
 }

@@ -98,7 +98,7 @@ const ATTENTION: readonly AttentionCase[] = [
   { label: 'one token', sequences: [[0, 1]], heads: 1, kvHeads: 1, keyDim: 2 },
   { label: 'decode', sequences: DECODE, heads: 4, kvHeads: 1, keyDim: 64 },
   { label: 'decode', sequences: DECODE, heads: 6, kvHeads: 2, keyDim: 33 },
-  { label: 'decode strided', sequences: DECODE, heads: 8, kvHeads: 8, keyDim: 128, strided: true },
+  { label: 'decode strided', sequences: DECODE, heads: 4, kvHeads: 4, keyDim: 128, strided: true },
   { label: 'prefill', sequences: [[0, 129]], heads: 4, kvHeads: 2, keyDim: 64 },
   { label: 'mixed', sequences: MIXED, heads: 4, kvHeads: 2, keyDim: 32, strided: true },
   { label: 'mixed', sequences: MIXED, heads: 7, kvHeads: 1, keyDim: 80 },
@@ -140,8 +140,8 @@ function fillCache(memory: CaseMemory, device: Device, c: AttentionCase, dtype: 
     c.sequences.flatMap((s, i) => Array.from({ length: to(s) - from(s) }, (_, t) => slot(i, from(s) + t)))
   const put = (slots: readonly number[]) => {
     const n = Math.max(slots.length, 1)
-    const k = memory.floats([n, kvHeads, keyDim], dtype, { stride: c.strided ? kvHeads * keyDim * 2 : undefined })
-    const v = memory.floats([n, kvHeads, valueDim], dtype, { stride: c.strided ? kvHeads * valueDim * 3 : undefined })
+    const k = memory.floats([n, kvHeads, keyDim], dtype, { stride: c.strided ? kvHeads * keyDim + 40 : undefined })
+    const v = memory.floats([n, kvHeads, valueDim], dtype, { stride: c.strided ? kvHeads * valueDim + 8 : undefined })
     const where = memory.ints(slots.length ? slots : [0])
     return () => device.kernels.writeCache(cache, k, v, where)
   }

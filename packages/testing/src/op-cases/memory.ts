@@ -33,7 +33,7 @@ export class CaseMemory {
 
   constructor(device: Device, seed: number) {
     this.#device = device
-    this.arena = new Arena(device, 1 << 20)
+    this.arena = new Arena(device, 1 << 18)
     this.random = new Random(seed)
   }
 
@@ -88,7 +88,7 @@ export class CaseMemory {
     const whole = this.arena.empty([rows, stride ?? row], dtype)
     this.#device.upload(
       whole,
-      this.random.normals(whole.size, deviation).map((v) => v + mean),
+      this.random.normals(whole.size, deviation, mean),
     )
     const strides = whole.strides.slice(0, 1)
     for (let d = 1; d < shape.length; d++) strides.push(product(shape.slice(d + 1)))
