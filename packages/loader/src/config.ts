@@ -1,8 +1,8 @@
-import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { FloatDType } from '@aphrodite/tensor'
 import { loaderError } from './errors.ts'
 import { JsonError, JsonReader, PYTHON_JSON } from './json-reader.ts'
+import { readText } from './text-file.ts'
 
 export type Json = Readonly<Record<string, unknown>>
 
@@ -28,7 +28,7 @@ const FLOATS: Readonly<Record<string, FloatDType>> = { float32: 'f32', float16: 
 /** Reads `config.json` of a folder. Throws CONFIG_NOT_FOUND, CONFIG_SYNTAX with line and column, or CONFIG_INVALID. */
 export function readConfig(directory: string): ModelConfig {
   const path = join(directory, 'config.json')
-  const text = readText(path)
+  const text = read(path)
   if (text === undefined)
     throw loaderError('CONFIG_NOT_FOUND', `${directory} has no config.json. Give the folder that a model was downloaded to or saved in.`)
   return parseConfig(text, path)
@@ -57,7 +57,7 @@ export function parseConfig(text: string, path: string): ModelConfig {
 /** Reads `generation_config.json` of a folder; undefined when there is none. */
 export function readGenerationConfig(directory: string): Json | undefined {
   const path = join(directory, 'generation_config.json')
-  const text = readText(path)
+  const text = read(path)
   return text === undefined ? undefined : parseObject(text, path)
 }
 
@@ -101,26 +101,8 @@ function parseObject(text: string, path: string): Json {
   return value
 }
 
-/** Undefined when the file does not exist. */
-function readText(path: string): string | undefined {
-  let bytes: Uint8Array
-  try {
-    const stats = statSync(path)
-    if (!stats.isFile()) throw loaderError('CONFIG_INVALID', `${path} is not a file.`)
-    if (stats.size > LARGEST) throw loaderError('CONFIG_INVALID', `${path} has ${stats.size} bytes: too many for a configuration.`)
-    bytes = readFileSync(path)
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException
-    if (code === 'ENOENT') return undefined
-    if (code === 'CONFIG_INVALID') throw cause
-    throw loaderError('CONFIG_INVALID', `${path} cannot be read: ${message}.`, { cause })
-  }
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(bytes)
-  } catch (cause) {
-    throw loaderError('CONFIG_SYNTAX', `${path} is not UTF-8 text. Download it again.`, { cause })
-  }
-}
+const read = (path: string): string | undefined =>
+  readText(path, LARGEST, (message, cause) => loaderError('CONFIG_INVALID', message, { cause }))
 
 function dtypeOf(json: Json): string | undefined {
   const written = json['dtype'] ?? json['torch_dtype']

@@ -1,7 +1,8 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { loaderError } from './errors.ts'
 import { JsonError, JsonReader, quote, STRICT_JSON } from './json-reader.ts'
+import { readText } from './text-file.ts'
 
 /** Which files of a folder hold the weights, and which tensors an index promises in which of them. */
 export interface WeightFiles {
@@ -70,9 +71,9 @@ export function parseIndex(text: string, path: string): ReadonlyMap<string, stri
 
 function indexed(directory: string, names: readonly string[]): WeightFiles {
   const path = join(directory, INDEX)
-  const size = statSync(path).size
-  if (size > LARGEST_INDEX) throw loaderError('CHECKPOINT_INDEX', `${path} has ${size} bytes: too many for an index.`)
-  const index = parseIndex(readFileSync(path, 'utf8'), path)
+  const text = readText(path, LARGEST_INDEX, (message, cause) => loaderError('CHECKPOINT_INDEX', message, { cause }))
+  if (text === undefined) throw loaderError('CHECKPOINT_INDEX', `${path} leads to a file that does not exist. Is the download complete?`)
+  const index = parseIndex(text, path)
   const shards = [...new Set(index.values())].sort()
   const missing = shards.filter((name) => !names.includes(name))
   if (missing.length > 0) {

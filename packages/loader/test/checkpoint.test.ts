@@ -1,4 +1,5 @@
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { execFileSync } from 'node:child_process'
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, describe, expect, test } from 'vitest'
 import { type CheckpointProgress, openCheckpoint } from '../src/checkpoint.ts'
@@ -131,6 +132,16 @@ describe('refused by name:', () => {
     writeFileSync(file, '')
     expect(() => openCheckpoint(file)).toThrow(refused('CHECKPOINT_NOT_FOUND', 'is not a folder'))
     expect(() => openCheckpoint(folder, { onprogress: () => {} } as never)).toThrow(refused('LOADER_OPTION', 'Did you mean "onProgress"?'))
+  })
+
+  test('an index that is a pipe, a folder, a link to nowhere', () => {
+    const [pipe, sub, link] = [model({}), model({}), model({})]
+    execFileSync('mkfifo', [join(pipe, I)])
+    mkdirSync(join(sub, I))
+    symlinkSync('nowhere', join(link, I))
+    for (const directory of [pipe, sub]) expect(() => openCheckpoint(directory)).toThrow(refused('CHECKPOINT_INDEX', 'is not a file'))
+    expect(() => openCheckpoint(link)).toThrow(refused('CHECKPOINT_INDEX', 'Is the download complete?'))
+    expect(() => openCheckpoint('a\0b')).toThrow(refused('CHECKPOINT_NOT_FOUND', 'cannot be read'))
   })
 
   test('without leaving files open', () => {
