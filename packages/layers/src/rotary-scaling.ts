@@ -50,6 +50,8 @@ export function readRotary(c: ConfigReader, options: ReadRotaryOptions): RotaryP
   const parameters = p ? scale({ plain, theta, c, p }) : plain
   if (parameters.maxPositions > MOST_POSITIONS)
     throw c.error(`max_position_embeddings makes ${parameters.maxPositions} positions; at most ${MOST_POSITIONS} are supported`)
+  const numbers = [parameters.attentionFactor, ...parameters.frequencies, ...(parameters.long?.frequencies ?? [])]
+  if (!numbers.every(Number.isFinite)) throw (p ?? c).error(`its ${type} rotation is by angles that are no finite numbers`)
   return parameters
 }
 

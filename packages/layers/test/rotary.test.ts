@@ -142,6 +142,17 @@ describe('what a config cannot mean fails by name', () => {
     reading({ partial_rotary_factor: 0.05 }).toThrow(/partial_rotary_factor 0.05/)
     reading({ rope_scaling: 'linear' }).toThrow(/rope_scaling should be an object/)
   })
+  test('angles that are no numbers', () => {
+    reading({ rope_scaling: { type: 'longrope', short_factor: new Array(16).fill(1), long_factor: new Array(16).fill(0) } }).not.toThrow()
+    const zero = {
+      type: 'longrope',
+      short_factor: new Array(16).fill(1),
+      long_factor: new Array(16).fill(0),
+      original_max_position_embeddings: 32,
+    }
+    reading({ rope_scaling: zero }).toThrow(/config.json: rope_scaling: its longrope rotation is by angles that are no finite numbers/)
+    reading({ rope_scaling: { ...zero, long_factor: zero.short_factor, original_max_position_embeddings: 1 } }).toThrow(/no finite numbers/)
+  })
   test('an entry for each layer type where all are alike, and the other way about', () => {
     const nested = { rope_parameters: { full_attention: { rope_theta: 1e6 } } }
     reading(nested).toThrow(/has an entry for full_attention/)
