@@ -35,6 +35,9 @@ const NORMALIZERS: Readonly<Record<string, (node: JsonNode) => Normalizer>> = {
   Replace: (node) => {
     const pattern = readPattern(node, 'pattern')
     const content = node.string('content')
+    const literal = literalOf(node)
+    // On a long text a string is found and replaced many times faster than by an expression and a function.
+    if (literal !== undefined && literal !== '' && !content.includes('$')) return (text) => text.replaceAll(literal, content)
     return (text) => text.replace(pattern, () => content)
   },
   ByteLevel: () => toByteAlphabet,
@@ -45,6 +48,13 @@ const NORMALIZERS: Readonly<Record<string, (node: JsonNode) => Normalizer>> = {
     const parts = node.nodes('normalizers').map(readNormalizer)
     return (text) => parts.reduce((result, part) => part(result), text)
   },
+}
+
+function literalOf(node: JsonNode): string | undefined {
+  const pattern = node.get('pattern')
+  if (typeof pattern === 'string') return pattern
+  const text = (pattern as { String?: unknown }).String
+  return typeof text === 'string' ? text : undefined
 }
 
 /** Control characters that the NMT rules leave alone, or make spaces of. */

