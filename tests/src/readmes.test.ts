@@ -35,6 +35,7 @@ test.each(snippets)('$name type-checks and runs as written', async ({ code }) =>
         extends: '../../tsconfig.base.json',
         compilerOptions: { rootDir: '.', outDir: 'out', composite: false, noUnusedLocals: false, noUnusedParameters: false },
         include: ['snippet.ts'],
+        exclude: [],
       }),
     )
     writeFileSync(join(dir, 'package.json'), '{ "type": "module" }')

@@ -92,16 +92,13 @@ function readEnvironment(
   const found = new Map<string, SettingValue>()
   const known = new Map(everyFlag.map((f) => [variableOf(f), f]))
   for (const [name, text] of Object.entries(env)) {
-    if (!name.startsWith('APHRODITE_') || text === undefined || OTHER_VARIABLES.has(name)) continue
+    if (!name.startsWith('APHRODITE_') || text === undefined) continue
     const flag = known.get(name)
     if (!flag) throw cliError('BAD_FLAG', `the environment variable ${name} is not one of Aphrodite's.${didYouMean(name, known.keys())}`)
     if (byName.has(flag.name)) store(found, flag, parseValue(flag, text, name))
   }
   return found
 }
-
-/** Variables that are no flags; docs/reference/environment.md has them all. */
-export const OTHER_VARIABLES: ReadonlySet<string> = new Set(['APHRODITE_KERNELS_CPU', 'APHRODITE_LOADER'])
 
 function readConfigFile(path: string, byName: ReadonlyMap<string, Flag>, everyFlag: readonly Flag[]): Map<string, SettingValue> {
   const bad = (message: string) => cliError('BAD_CONFIG_FILE', `${path}: ${message}`)

@@ -9,6 +9,8 @@ export interface PromptContext {
   readonly chatTemplate: ChatTemplate | null
   readonly vocabSize: number
   readonly maxModelLen: number
+  /** Tokens that must be left for an answer: 1, or 0 where none is made. */
+  readonly room: 0 | 1
 }
 
 export interface EncodedPrompt {
@@ -28,13 +30,17 @@ export function encodePrompt(prompt: Prompt, context: PromptContext): EncodedPro
   const encoded = toIds(prompt, context)
   const { ids } = encoded
   if (ids.length === 0) throw llmError('BAD_PROMPT', 'the prompt is empty: it needs at least one token')
-  if (ids.length >= context.maxModelLen) {
-    throw llmError(
-      'PROMPT_TOO_LONG',
-      `the prompt has ${ids.length} tokens and the model's context ${context.maxModelLen}, of which the answer needs one. Shorten the prompt, or raise maxModelLen if the model allows it.`,
-    )
-  }
+  if (ids.length > context.maxModelLen - context.room) throw tooLong(String(ids.length), context)
   return encoded
+}
+
+function tooLong(tokens: string, { maxModelLen, room }: PromptContext, options?: ErrorOptions): AphroditeError {
+  const answer = room ? ', of which the answer needs one' : ''
+  return llmError(
+    'PROMPT_TOO_LONG',
+    `the prompt has ${tokens} tokens, and the model's context ${maxModelLen}${answer}. Shorten the prompt, or raise maxModelLen if the model allows it.`,
+    options,
+  )
 }
 
 function toIds(prompt: Prompt, context: PromptContext): EncodedPrompt {
@@ -55,16 +61,14 @@ function toIds(prompt: Prompt, context: PromptContext): EncodedPrompt {
   return encodeChat(prompt, context)
 }
 
-function encodeText(text: string, addSpecialTokens: boolean, { tokenizer, maxModelLen }: PromptContext): EncodedPrompt {
+function encodeText(text: string, addSpecialTokens: boolean, context: PromptContext): EncodedPrompt {
   if (typeof text !== 'string') throw llmError('BAD_PROMPT', `prompt should be a text, is ${typeof text}`)
-  if (!tokenizer) throw llmError('NO_TOKENIZER', 'this model was started without a tokenizer: give promptTokenIds')
-  return { text, ids: encodeBounded(tokenizer, text, addSpecialTokens, maxModelLen) }
+  if (!context.tokenizer) throw llmError('NO_TOKENIZER', 'this model was started without a tokenizer: give promptTokenIds')
+  return { text, ids: encodeBounded(context.tokenizer, text, addSpecialTokens, context) }
 }
 
-function encodeChat(
-  prompt: Extract<Prompt, { messages: unknown }>,
-  { tokenizer, chatTemplate, maxModelLen }: PromptContext,
-): EncodedPrompt {
+function encodeChat(prompt: Extract<Prompt, { messages: unknown }>, context: PromptContext): EncodedPrompt {
+  const { tokenizer, chatTemplate } = context
   if (!tokenizer) throw llmError('NO_TOKENIZER', 'this model was started without a tokenizer: give promptTokenIds')
   if (!chatTemplate && prompt.chatTemplate === undefined)
     throw llmError('NO_TOKENIZER', 'this model has no chat template: give one with chatTemplate, or a prompt instead of messages')
@@ -76,20 +80,17 @@ function encodeChat(
     ...(prompt.chatTemplateKwargs && { kwargs: prompt.chatTemplateKwargs }),
   })
   // A template writes its special tokens itself.
-  return { text, ids: encodeBounded(tokenizer, text, false, maxModelLen) }
+  return { text, ids: encodeBounded(tokenizer, text, false, context) }
 }
 
 /** Megabytes of text are not encoded to find that they do not fit: that would take seconds of this thread. */
-function encodeBounded(tokenizer: Tokenizer, text: string, addSpecialTokens: boolean, maxModelLen: number): readonly number[] {
+function encodeBounded(tokenizer: Tokenizer, text: string, addSpecialTokens: boolean, context: PromptContext): readonly number[] {
+  const { maxModelLen } = context
   try {
     return tokenizer.encode(text, { addSpecialTokens, maxTokens: maxModelLen })
   } catch (error) {
     if (!(error instanceof AphroditeError && error.code === 'TOO_MANY_TOKENS')) throw error
-    throw llmError(
-      'PROMPT_TOO_LONG',
-      `the prompt has more than ${maxModelLen} tokens, and the model's context is ${maxModelLen}. Shorten the prompt, or raise maxModelLen if the model allows it.`,
-      { cause: error },
-    )
+    throw tooLong(`more than ${maxModelLen}`, context, { cause: error })
   }
 }
 

@@ -126,7 +126,16 @@ export interface Kernels {
   penalize(logits: Tensor, penalties: Penalties, history: TokenHistory): void
   /** logits[row, id] += value for each entry; offsets i32 [rows + 1], ids i32, values f32 (-Infinity bans a token). */
   addSparse(logits: Tensor, offsets: Tensor, ids: Tensor, values: Tensor): void
-  /** tokens i32 [rows] = a draw from each row of logits f32 [rows, vocab]: temperature, then top-k, top-p, min-p. Logits are left as they are. Ties go to the lower id. */
+  /**
+   * tokens i32 [rows] = a draw from each row of logits f32 [rows, vocab], which are left as they are. NaN counts as -Infinity.
+   * Temperature 0, or a greatest logit that is not finite: the likeliest token. Otherwise token i has the weight
+   * exp((logit_i - greatest) / temperature), and may be drawn if it passes, in this order: top-k, the k likeliest; top-p,
+   * likeliest first while what comes before holds less than topP of the weight of those; min-p, at least minP of the likeliest's
+   * weight. The likeliest always passes; ties go to the lower id.
+   * The draw is a race that every device can run alike: token i arrives after -log(1 - u_i) / weight_i, the first one wins, with
+   * u_i = min((word + 0.5) / 2^32, 1 - 2^-24) and word = number (i / 16) mod 4 of Philox4x32-10 at the counter
+   * (16 · (i / 64) + i mod 16, seeds[2], 0, 0) under the key (seeds[0], seeds[1]); divisions here are of integers.
+   */
   sample(tokens: Tensor, logits: Tensor, batch: SamplingBatch): void
   /**
    * The log-probabilities of rows of logits f32 [rows, vocab] (natural logarithm of softmax): values f32 [rows, n + 1] and
