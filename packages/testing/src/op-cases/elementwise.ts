@@ -38,7 +38,12 @@ const UNARY: readonly Unary[] = [
   ),
 ]
 
-function unary({ op, label, tolerance, deviation, call }: Unary, dtype: FloatDType, shape: readonly number[], stride?: number): OpCase {
+function unary(
+  { op, label, tolerance, deviation, call }: Unary,
+  dtype: FloatDType,
+  shape: readonly number[],
+  stride?: number,
+): OpCase {
   return {
     op,
     name: `${label} ${describeTensor(dtype, shape, stride)}`,
@@ -51,7 +56,7 @@ function unary({ op, label, tolerance, deviation, call }: Unary, dtype: FloatDTy
   }
 }
 
-function add(dtype: FloatDType, shape: readonly number[], stride?: number, inPlace = false): OpCase {
+export function add(dtype: FloatDType, shape: readonly number[], stride?: number, inPlace = false): OpCase {
   return {
     op: 'add',
     name: `add ${describeTensor(dtype, shape, stride)}${inPlace ? ' in place' : ''}`,
@@ -65,7 +70,7 @@ function add(dtype: FloatDType, shape: readonly number[], stride?: number, inPla
   }
 }
 
-function activateAndMul(dtype: FloatDType, activation: Activation, m: number, n: number, stride?: number): OpCase {
+export function activateAndMul(dtype: FloatDType, activation: Activation, m: number, n: number, stride?: number): OpCase {
   return {
     op: 'activateAndMul',
     name: `activateAndMul ${activation} ${describeTensor(dtype, [m, n], stride)}`,
@@ -78,7 +83,7 @@ function activateAndMul(dtype: FloatDType, activation: Activation, m: number, n:
   }
 }
 
-function copy(to: FloatDType, from: FloatDType, shape: readonly number[], stride?: number): OpCase {
+export function copy(to: FloatDType, from: FloatDType, shape: readonly number[], stride?: number): OpCase {
   return {
     op: 'copy',
     name: `copy ${from} → ${describeTensor(to, shape, stride)}`,

@@ -86,10 +86,7 @@ export class CaseMemory {
     const rows = shape[0]!
     const row = product(shape.slice(1))
     const whole = this.arena.empty([rows, stride ?? row], dtype)
-    this.#device.upload(
-      whole,
-      this.random.normals(whole.size, deviation, mean),
-    )
+    this.#device.upload(whole, this.random.normals(whole.size, deviation, mean))
     const strides = whole.strides.slice(0, 1)
     for (let d = 1; d < shape.length; d++) strides.push(product(shape.slice(d + 1)))
     return [whole, new Tensor(whole.address, dtype, shape, strides, whole.memory, whole.block)]

@@ -19,7 +19,7 @@ const EPS = 1e-5
 // Squares are summed in f32 over 64 lanes, so the sum is good to a few steps; root, product and weight add one each.
 const STEPS = 5
 
-function rmsNorm(dtype: FloatDType, shape: readonly number[], stride: number | undefined, offset: number, inPlace = false): OpCase {
+export function rmsNorm(dtype: FloatDType, shape: readonly number[], stride: number | undefined, offset: number, inPlace = false): OpCase {
   return {
     op: 'rmsNorm',
     name: `rmsNorm ${describeTensor(dtype, shape, stride)}${offset ? ' weight + 1' : ''}${inPlace ? ' in place' : ''}`,
@@ -33,7 +33,7 @@ function rmsNorm(dtype: FloatDType, shape: readonly number[], stride: number | u
   }
 }
 
-function addRmsNorm(dtype: FloatDType, shape: readonly number[], stride?: number): OpCase {
+export function addRmsNorm(dtype: FloatDType, shape: readonly number[], stride?: number): OpCase {
   return {
     op: 'addRmsNorm',
     name: `addRmsNorm ${describeTensor(dtype, shape, stride)}`,
@@ -48,7 +48,7 @@ function addRmsNorm(dtype: FloatDType, shape: readonly number[], stride?: number
   }
 }
 
-function layerNorm(dtype: FloatDType, shape: readonly number[], stride: number | undefined, bias: boolean): OpCase {
+export function layerNorm(dtype: FloatDType, shape: readonly number[], stride: number | undefined, bias: boolean): OpCase {
   return {
     op: 'layerNorm',
     name: `layerNorm ${describeTensor(dtype, shape, stride)}${bias ? ' + bias' : ''}`,

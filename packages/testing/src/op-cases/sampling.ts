@@ -87,7 +87,7 @@ const CHOICES: Readonly<Record<string, readonly Choice[]>> = {
 }
 
 /** `special`: some rows without a likeliest token, with ties, with infinities. */
-function sample(label: string, rows: number, vocab: number, special = false): OpCase {
+export function sample(label: string, rows: number, vocab: number, special = false): OpCase {
   const choices = CHOICES[label]!
   return {
     op: 'sample',
@@ -133,7 +133,7 @@ function oddRow(x: Tensor, row: number, vocab: number): void {
   )
 }
 
-function logProbs(rows: number, vocab: number, count: number, special = false): OpCase {
+export function logProbs(rows: number, vocab: number, count: number, special = false): OpCase {
   return {
     op: 'logProbs',
     name: `logProbs of ${count} [${rows}, ${vocab}]${special ? ' with odd rows' : ''}`,
