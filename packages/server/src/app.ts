@@ -55,6 +55,7 @@ export function createServer(llm: LanguageModel, options: ServerOptions = {}): F
   answerFailures(app)
   answerUnknownRoutes(app)
 
+  if (resolved.logRequests) logRequests(app)
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
     if (lifetime.draining) throw shuttingDown()
@@ -62,7 +63,6 @@ export function createServer(llm: LanguageModel, options: ServerOptions = {}): F
   if (resolved.corsOrigins.length > 0) allowOrigins(app, resolved.corsOrigins)
   const keys = [resolved.apiKey].flat()
   if (keys.length > 0) requireKey(app, keys)
-  if (resolved.logRequests) logRequests(app)
   cutOffSlowReaders(app, resolved.slowReaderTimeout)
   closeGracefully(app, lifetime, resolved.shutdownTimeout)
 
@@ -85,10 +85,15 @@ function logging({ logger }: ResolvedServerOptions): { logger: boolean | { level
 const requestId = (given: string | string[] | undefined): string =>
   typeof given === 'string' && /^[\w.:-]{1,128}$/.test(given) ? given : randomUUID().replaceAll('-', '')
 
+/** At the close of the answer and not at its end: one whose client has gone has no end. nginx's 499 stands for those. */
 function logRequests(app: FastifyInstance): void {
-  app.addHook('onResponse', async (request, reply) => {
-    const { method, url } = request
-    request.log.info({ method, path: url.split('?', 1)[0], status: reply.raw.statusCode, ms: Math.round(reply.elapsedTime) }, 'request')
+  app.addHook('onRequest', async (request, reply) => {
+    reply.raw.once('close', () => {
+      const { statusCode, writableFinished } = reply.raw
+      const path = request.url.split('?', 1)[0]
+      const status = writableFinished ? statusCode : 499
+      request.log.info({ method: request.method, path, status, ms: Math.round(reply.elapsedTime) }, 'request')
+    })
   })
 }
 

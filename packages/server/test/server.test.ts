@@ -3,7 +3,7 @@ import { createServer as createTcpServer } from 'node:net'
 import { describe, expect, it } from 'vitest'
 import { createServer, listen, type ServerOptions } from '../src/index.ts'
 import { FakeModel } from './fake-model.ts'
-import { rawRequest, serve, until } from './serve.ts'
+import { httpRequest, rawRequest, serve, until } from './serve.ts'
 
 describe('tokens', () => {
   it('tokenizes prompts and conversations, and back', async () => {
@@ -124,6 +124,74 @@ describe('keys and origins', () => {
     expect(await id('abc-1.2:3')).toBe('abc-1.2:3')
     for (const bad of [undefined, '', 'a b', '"', 'x'.repeat(200)]) expect(await id(bad)).toMatch(/^[0-9a-f]{32}$/)
     expect(await id()).not.toBe(await id())
+  })
+})
+
+describe('the log', () => {
+  const recorder = () => {
+    const lines: { level: string; fields: Record<string, unknown>; text: string }[] = []
+    const at = (level: string) => (fields: Record<string, unknown>, text: string) => void lines.push({ level, fields, text })
+    const log = { level: 'trace', silent: () => {}, child: () => log } as Record<string, unknown>
+    for (const level of ['fatal', 'error', 'warn', 'info', 'debug', 'trace']) log[level] = at(level)
+    return { lines, logger: log as unknown as NonNullable<ServerOptions['logger']> }
+  }
+
+  it('has a line a request when asked, and the cause of what the server got wrong', async () => {
+    const { lines, logger } = recorder()
+    const { post, port, llm } = await serve({ failAt: 2, tokenDelay: 2 }, { logger, logRequests: true })
+    await (await post('/v1/completions?key=secret', { prompt: 'a', stream: true })).text()
+    expect((await post('/v1/completions', { prompt: 'a' })).status).toBe(500)
+    expect((await post('/v1/completions', { prompt: 5 })).status).toBe(400)
+    await until('three requests are logged', () => lines.filter((l) => l.text === 'request').length === 3)
+    expect(
+      lines.filter((l) => l.text === 'request').map((l) => [l.level, l.fields['method'], l.fields['path'], l.fields['status']]),
+    ).toEqual([
+      ['info', 'POST', '/v1/completions', 200],
+      ['info', 'POST', '/v1/completions', 500],
+      ['info', 'POST', '/v1/completions', 400],
+    ])
+    const errors = lines.filter((l) => l.level === 'error')
+    expect(errors).toHaveLength(2)
+    for (const { fields } of errors) expect((fields['err'] as Error).message).toContain('/secret/of/the/server')
+    lines.length = 0
+    llm.script.failAt = 1000
+    const socket = rawRequest(port, '/v1/completions', { prompt: 'a' })
+    await until('it runs', () => llm.running === 1)
+    socket.destroy()
+    await until('its end is logged', () => lines.some((l) => l.text === 'request'))
+    expect(lines.find((l) => l.text === 'request')!.fields['status']).toBe(499)
+    expect(lines.map((l) => l.level)).not.toContain('error')
+  })
+
+  it('is off unless asked', async () => {
+    const { lines, logger } = recorder()
+    const { post } = await serve({}, { logger })
+    await post('/v1/completions', { prompt: 'a' })
+    expect(lines.filter((l) => l.fields !== undefined && l.text !== undefined)).toEqual([])
+  })
+})
+
+describe('a connection that is kept', () => {
+  it('gathers nothing over many requests', async () => {
+    const { app, port, llm } = await serve({ answer: () => 'ab' })
+    const sockets: import('node:net').Socket[] = []
+    app.server.on('connection', (socket) => sockets.push(socket))
+    const socket = rawRequest(port, '/v1/completions', { prompt: 'a' })
+    let text = ''
+    socket.on('data', (data) => {
+      text += data
+    })
+    const count = () => sockets[0]!.eventNames().reduce((sum, name) => sum + sockets[0]!.listenerCount(name), 0)
+    let early = 0
+    for (let i = 1; i <= 300; i++) {
+      await until('it is answered', () => llm.finished === i && text.endsWith(i % 2 ? '}' : '[DONE]\n\n\r\n0\r\n\r\n'))
+      if (i === 10) early = count()
+      text = ''
+      socket.write(httpRequest('/v1/completions', { prompt: 'a', stream: i % 2 === 1 }))
+    }
+    expect(sockets).toHaveLength(1)
+    expect(count()).toBeLessThanOrEqual(early)
+    socket.destroy()
   })
 })
 
