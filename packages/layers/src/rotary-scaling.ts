@@ -149,6 +149,7 @@ function yarn(s: Scaling): RotaryParameters {
 function longrope({ plain, theta, c, p }: Scaling): RotaryParameters {
   const { rotaryDim: d, maxPositions } = plain
   const original = originalOf(c, p)
+  if (original < 2) throw p.error(`original_max_position_embeddings should be at least 2, is ${original}`)
   const factor = p.number('factor', maxPositions / original)
   const attentionFactor = p.number('attention_factor', factor <= 1 ? 1 : Math.sqrt(1 + Math.log(factor) / Math.log(original)))
   const dividedBy = (key: string): Float32Array => {
