@@ -1,5 +1,4 @@
 import type { LanguageModel } from '@aphrodite/llm'
-import type { FastifyInstance } from 'fastify'
 import { ApiError } from './api-error.ts'
 import type { Lifetime } from './lifetime.ts'
 import type { ResolvedServerOptions } from './options.ts'
@@ -14,8 +13,6 @@ export interface ServerContext {
   /** When the server started, in seconds since 1970. */
   readonly created: number
 }
-
-export type Routes = (app: FastifyInstance, context: ServerContext) => void
 
 /** The name that answers carry. An unknown one is 404, as OpenAI's. */
 export function servedModel(context: ServerContext, asked: string | undefined): string {

@@ -24,10 +24,6 @@ export class Lifetime {
   readonly #sockets = new WeakMap<Socket, Set<() => void>>()
   #draining = false
 
-  get running(): number {
-    return this.#running.size
-  }
-
   get draining(): boolean {
     return this.#draining
   }
