@@ -1,0 +1,84 @@
+// Decoding while another process computes without end on one of the cores. All threads should never be slower than one thread
+// alone. JSON lines: by where the rival sits, ms a token with one thread and with all.
+//
+//   node benchmarks/dist/rival.js [--model DIR] [--threads 2] [--rounds 3] [--tokens 24]
+import { type ChildProcess, spawn } from 'node:child_process'
+import { cpus } from 'node:os'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { LLM } from '@aphrodite/llm'
+import { median, print, round } from './statistics.ts'
+
+const { values } = parseArgs({
+  options: {
+    model: { type: 'string', default: fileURLToPath(new URL('../models/llama-3.2-1b', import.meta.url)) },
+    threads: { type: 'string', default: '2' },
+    rounds: { type: 'string', default: '3' },
+    tokens: { type: 'string', default: '24' },
+  },
+})
+const all = Number(values.threads)
+const open = (threads: number) =>
+  LLM.create({
+    model: values.model,
+    loadFormat: 'dummy',
+    skipTokenizerInit: true,
+    dtype: 'bfloat16',
+    threads,
+    maxModelLen: 1024,
+    maxNumSeqs: 8,
+    kvCacheBytes: 128 << 20,
+  })
+const engines = [
+  { name: 'one', llm: await open(1) },
+  { name: 'all', llm: await open(all) },
+]
+print({ benchmark: 'rival', cpu: cpus()[0]?.model.trim(), node: process.version, devices: engines.map(({ llm }) => llm.info.device) })
+
+function startRival(core: number | undefined): ChildProcess {
+  const loop = ['sh', '-c', 'while :; do :; done']
+  const [command, ...args] = core === undefined ? loop : ['taskset', '-c', String(core), ...loop]
+  return spawn(command!, args, { stdio: 'ignore' })
+}
+
+/** ms a token of one sequence. */
+async function decode(llm: LLM): Promise<number[]> {
+  const gaps: number[] = []
+  let last = 0
+  const params = { temperature: 0, maxTokens: Number(values.tokens) + 4, ignoreEos: true }
+  for await (const delta of llm.stream({ promptTokenIds: [1, 2, 3, 4, 5, 6, 7, 8] }, params)) {
+    const now = performance.now()
+    if (last > 0) gaps.push((now - last) / delta.tokenIds.length)
+    last = now
+  }
+  return gaps.slice(3)
+}
+
+const SEATS: readonly (readonly [string, number | null | undefined])[] = [
+  ['no rival', null],
+  ['rival on core 0', 0],
+  ['rival on core 1', 1],
+  ['rival anywhere', undefined],
+]
+const gaps = new Map<string, number[]>()
+for (const { llm } of engines) await decode(llm)
+for (let round = 0; round < Number(values.rounds); round++) {
+  for (const [seat, core] of SEATS) {
+    const rival = core === null ? undefined : startRival(core)
+    await new Promise((resolve) => setTimeout(resolve, 200))
+    for (const { name, llm } of engines) gaps.set(`${seat} ${name}`, [...(gaps.get(`${seat} ${name}`) ?? []), ...(await decode(llm))])
+    rival?.kill('SIGKILL')
+  }
+}
+const figures = (xs: readonly number[]) => ({
+  medianMs: round(median(xs), 1),
+  meanMs: round(xs.reduce((a, b) => a + b) / xs.length, 1),
+  worstMs: round(Math.max(...xs), 1),
+})
+const alone = figures(gaps.get('no rival one')!)
+for (const [seat] of SEATS) {
+  const one = figures(gaps.get(`${seat} one`)!)
+  const together = figures(gaps.get(`${seat} all`)!)
+  print({ seat, oneThread: one, allThreads: together, allOverOneAlone: round(together.meanMs / alone.meanMs, 2) })
+}
+for (const { llm } of engines) await llm.close()
