@@ -45,7 +45,8 @@ function serverOptions(settings: Settings): ServerOptions {
     ...(apiKey !== undefined && { apiKey }),
     ...(corsOrigins !== undefined && { corsOrigins }),
     ...(bodyLimit !== undefined && { bodyLimit }),
-    ...(logRequests && { logRequests, logger: true }),
+    // What the server got wrong is told in any case: answers name only the request's id.
+    ...(logRequests ? { logRequests, logger: true } : { logger: 'error' }),
   }
 }
 
