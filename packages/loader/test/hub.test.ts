@@ -202,7 +202,7 @@ describe('a connection that breaks', () => {
   })
 
   test('by an overloaded hub is waited out', async () => {
-    let busy = 3
+    let busy = 2
     hub.hook = (_request, response) => {
       if (busy-- <= 0) return false
       refuse(response, busy === 1 ? 429 : 503)

@@ -12,6 +12,8 @@ export interface RepoFile {
 }
 
 const HURRY_MS = 5_000
+/** Whether there is a network at all should not take long to find out. */
+const FIRST_ATTEMPTS = 3
 
 /** Talks to the hub: repeats what fails for a moment, and turns what fails for good into errors that say what to do. */
 export class HubClient {
@@ -30,7 +32,13 @@ export class HubClient {
     const { modelInfo } = await import('@huggingface/hub')
     const { endpoint, revision } = this.#settings
     const info = await this.#answer(
-      modelInfo({ name: this.id, revision, hubUrl: endpoint, additionalFields: ['sha'], fetch: this.#fetch(hurry) }),
+      modelInfo({
+        name: this.id,
+        revision,
+        hubUrl: endpoint,
+        additionalFields: ['sha'],
+        fetch: this.#fetch(hurry ? 1 : FIRST_ATTEMPTS, hurry ? HURRY_MS : undefined),
+      }),
     )
     if (typeof info.sha !== 'string' || !/^[0-9a-f]{40}$/.test(info.sha)) throw this.#nonsense()
     return info.sha
@@ -44,7 +52,7 @@ export class HubClient {
       recursive: true,
       revision: commit,
       hubUrl: endpoint,
-      fetch: this.#fetch(false),
+      fetch: this.#fetch(),
     })
     const files: RepoFile[] = []
     const take = async (): Promise<void> => {
@@ -67,10 +75,10 @@ export class HubClient {
   }
 
   /** For functions of @huggingface/hub: fetch, with everything that this class adds. Answers are whole when it returns. */
-  #fetch(hurry: boolean): typeof fetch {
+  #fetch(mostAttempts = Number.POSITIVE_INFINITY, longestMs = Number.POSITIVE_INFINITY): typeof fetch {
     const { signal } = this.#settings
-    const attempts = hurry ? 1 : this.#settings.attempts
-    const timeoutMs = hurry ? Math.min(HURRY_MS, this.#settings.timeoutMs) : this.#settings.timeoutMs
+    const attempts = Math.min(mostAttempts, this.#settings.attempts)
+    const timeoutMs = Math.min(longestMs, this.#settings.timeoutMs)
     return (input, init) => {
       const url = input instanceof Request ? input.url : String(input)
       return this.#repeat(attempts, async () => {
@@ -118,7 +126,7 @@ export class HubClient {
     const message = cause instanceof Passing ? cause.message : reason(cause)
     return loaderError(
       'HUB_NETWORK',
-      `${this.#settings.endpoint} cannot be reached for ${this.id}: ${message}. Check the network and HF_ENDPOINT, or give the folder of a model that is on this machine.`,
+      `${this.#settings.endpoint} cannot be reached for ${this.id} (there is no such folder here): ${message}. Check the network and HF_ENDPOINT, or give the folder of a model that is on this machine.`,
       { cause },
     )
   }
