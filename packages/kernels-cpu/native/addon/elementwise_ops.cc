@@ -101,7 +101,8 @@ void Fill(Args& a) {
     if (out.dtype != DType::f32) elementwiseKernels(a.isa()).convert(out.dtype, DType::f32, &half, &f, 1);
   } else {
     a.require(out.dtype == DType::i32 || out.dtype == DType::u8, "out should be floats, i32 or u8");
-    a.require(value == double(int32_t(value)), "value should be an integer");
+    bool fits = out.dtype == DType::u8 ? value >= 0 && value <= 255 : value >= -2147483648.0 && value <= 2147483647.0;
+    a.require(fits && value == double(int32_t(value)), "value should be an integer that out can hold");
   }
   overElements(a, {&out}, kMove, [&](int64_t r, int64_t i, int64_t n) {
     char* p = at(out, r, i);
