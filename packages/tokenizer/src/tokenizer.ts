@@ -204,7 +204,9 @@ function keepsText(root: JsonNode, added: readonly AddedToken[]): boolean {
   return (
     normalizer.every((node) => ['NFC', 'ByteLevel', 'Prepend'].includes(node.string('type')) || replacesByNoLess(node)) &&
     preTokenizer.every(
-      (node) => ['ByteLevel', 'Metaspace', 'Digits'].includes(node.string('type')) || node.get('behavior') === 'Isolated',
+      (node) =>
+        ['ByteLevel', 'Metaspace', 'Digits'].includes(node.string('type')) ||
+        (node.string('type') === 'Split' && node.get('behavior') !== 'Removed'),
     ) &&
     added.every((token) => !token.lstrip && !token.rstrip)
   )

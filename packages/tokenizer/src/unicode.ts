@@ -20,10 +20,14 @@ export function lowercase(text: string): string {
   return text.replaceAll('Σ', 'σ').toLowerCase()
 }
 
-/** Rust strings hold no lone surrogates: each becomes U+FFFD. */
-export function wellFormed(text: string): string {
-  return LONE_SURROGATE.test(text) ? text.replace(LONE_SURROGATES, '\ufffd') : text
+/** Node has these since 20; TypeScript's ES2023 does not know them. */
+interface WellFormed {
+  isWellFormed(): boolean
+  toWellFormed(): string
 }
 
-const LONE_SURROGATE = /\p{Cs}/u
-const LONE_SURROGATES = /\p{Cs}/gu
+/** Rust strings hold no lone surrogates: each becomes U+FFFD. */
+export function wellFormed(text: string): string {
+  const known = text as unknown as WellFormed
+  return known.isWellFormed() ? text : known.toWellFormed()
+}
