@@ -50,13 +50,9 @@ export async function build(say = console.log) {
   const sources = stampOf(sourceFiles(), false)
   if (!isFresh('build', sources) || !outputsExist()) {
     requireTools()
-    await step(say, 'build', 'native kernels and TypeScript', [
-      join(root, 'node_modules/.bin/turbo'),
-      'run',
-      'build',
-      '--output-logs=errors-only',
-      '--no-update-notifier',
-    ])
+    const turbo = (task) => [join(root, 'node_modules/.bin/turbo'), 'run', task, '--output-logs=errors-only', '--no-update-notifier']
+    await step(say, 'native', 'C++ kernels (minutes the first time)', turbo('build:native'))
+    await step(say, 'build', 'TypeScript', turbo('build'))
     keep('build', stampOf(sourceFiles(), false))
   } else say('build       up to date')
 }

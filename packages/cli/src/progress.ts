@@ -5,7 +5,7 @@ export function progressPrinter(stream: NodeJS.WriteStream = process.stderr): (m
     const [head = '', ...rest] = message.split(': ')
     const line = rest.length ? `${head.padEnd(12)}${rest.join(': ')}` : message
     if (stream.isTTY && head === last) stream.write(`\x1b[1A\x1b[2K${line}\n`)
-    else if (stream.isTTY || head !== last || /ready|done/.test(message)) stream.write(`${line}\n`)
+    else if (stream.isTTY || head !== last || /loaded$/.test(message)) stream.write(`${line}\n`)
     last = head
   }
 }

@@ -63,6 +63,7 @@ function loadCheckpoint(model: CausalLM, folder: string, say: (message: string) 
   })
   try {
     model.loadWeights(checkpoint)
+    say(`weights: ${(checkpoint.bytes / 1e6).toFixed(0)} MB loaded`)
   } finally {
     checkpoint.close()
   }
