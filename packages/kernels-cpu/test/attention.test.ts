@@ -56,7 +56,7 @@ describe.each(isas)('paged attention on %s', (isa) => {
       const c: Case = { ...shape, lengths: [1, 17, 300] }
       const sequences = makeSequences(c)
       const runner = new Runner(device, c, sequences)
-      expect(worstError(c, sequences, whole(c), runner.step(whole(c)), 7)).toBeLessThan(limit(c, isa))
+      expect(worstError(c, sequences, whole(c), runner.step(whole(c)), 23)).toBeLessThan(limit(c, isa))
       runner.release()
     },
   )
@@ -66,7 +66,7 @@ describe.each(isas)('paged attention on %s', (isa) => {
       const c: Case = { heads: 4, kvHeads: 2, keyDim: 32, dtype, lengths: [5, 600, 64], options }
       const sequences = makeSequences(c)
       const runner = new Runner(device, c, sequences)
-      expect(worstError(c, sequences, whole(c), runner.step(whole(c)), 11)).toBeLessThan(limit(c, isa))
+      expect(worstError(c, sequences, whole(c), runner.step(whole(c)), 37)).toBeLessThan(limit(c, isa))
       runner.release()
     }
   })

@@ -1,4 +1,4 @@
-#include "portability.h"
+#include "dtype.h"
 
 namespace {
 
@@ -38,6 +38,18 @@ struct Lanes {
     __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
     Reg r = mul(y, _mm256_castsi256_ps(exponent));
     return _mm256_blendv_ps(r, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  }
+  static INLINE_MEMBER void round(char* to, DType type, Reg x) {
+    if (type == DType::f32) return _mm256_storeu_ps(reinterpret_cast<float*>(to), x);
+    __m128i halves = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT);
+    if (type == DType::bf16) {
+      __m256i u = _mm256_castps_si256(x), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+      __m256i r = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
+      __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+      r = _mm256_blendv_epi8(r, _mm256_or_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(0x40)), nan);
+      halves = _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
+    }
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), halves);
   }
   static INLINE_MEMBER float first(Reg a) { return _mm256_cvtss_f32(a); }
   static INLINE_MEMBER float greatest(Reg a) {

@@ -52,6 +52,10 @@ struct Lanes {
     x = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);
     return _mm512_scalef_ps(roughPower(_mm512_reduce_ps(x, 1)), x);
   }
+  static INLINE_MEMBER void round(char* to, DType type, Reg x) {
+    if (type == DType::f32) _mm512_storeu_ps(to, x);
+    else _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), type == DType::bf16 ? roundToBf16(x) : _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT));
+  }
   static INLINE_MEMBER float first(Reg a) { return _mm512_cvtss_f32(a); }
   static INLINE_MEMBER float greatest(Reg a) { return _mm512_reduce_max_ps(a); }
   static INLINE_MEMBER float sum(Reg a) {

@@ -7,6 +7,7 @@
 //   divide, exp2(x), numbered(i)            2^x for x <= 127, exactly 1 for 0, exactly 0 below -126; lanes i, i + 1, …
 //   within(x, first, from, to)              -infinity in lanes whose number (lane + first) is outside [from, to)
 //   greatest, sum                           across lanes, by a fixed tree
+//   round(to, type, x)                      stores as f32, bf16 or f16, to nearest even; `to` is aligned to nothing
 #pragma once
 #include "attention.h"
 
@@ -76,22 +77,19 @@ INLINE void weighPanels(const char* const* values, int lo, int hi, const uint32_
   constexpr int kLines = kUnitsOfPage / Dot::kUnits;
   Reg a[R][W * kParts];
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int j = 0; j < W * kParts; j++) a[r][j] = Lanes::zero();
-  for (int first = lo; first < hi;) {
-    const int end = (first / kSide + 1) * kSide < hi ? (first / kSide + 1) * kSide : hi;
-    int64_t at = j0 * kLine;
-    for (int t = 0; t < kLines; t++, at += J * kLine)
-      for (int page = first; page < end; page++) {
-        const char *v = values[page] + at, *next = values[page + kSide] + at, *line[W];
-        UNROLL for (int j = 0; j < W; j++) __builtin_prefetch(next + j * kLine, 0, 3), line[j] = v + j * kLine;
-        Dot::template step<R, W, kRow, 1>(a, line, p + page * kUnitsOfPage + t * Dot::kUnits);
-      }
-    first = end;
+  for (int page = lo; page < hi; page++) {
+    const char *v = values[page] + j0 * kLine, *next = values[page + kSide] + j0 * kLine, *line[W];
+    const uint32_t* x = p + page * kUnitsOfPage;
+    for (int t = 0; t < kLines; t++, v += J * kLine, next += J * kLine, x += Dot::kUnits) {
+      UNROLL for (int j = 0; j < W; j++) __builtin_prefetch(next + j * kLine, 0, 3), line[j] = v + j * kLine;
+      Dot::template step<R, W, kRow, 1>(a, line, x);
+    }
   }
   UNROLL for (int r = 0; r < R; r++) UNROLL for (int j = 0; j < W * kParts; j++)
     Lanes::store(o + r * stride + j0 * 16 + j * Lanes::kWidth, a[r][j]);
 }
 
-/// Tokens in the order: unit of tokens 0 of four pages, unit 1 of the four, …; the fours are counted from the piece's start.
+/// Tokens in rising order. The page kSide further on is fetched meanwhile: nearer and farther were slower.
 template <class Dot, int R, int J, int W>
 void weigh(const char* const* values, int lo, int hi, const uint32_t* p, float* o, int64_t stride) {
   int j = 0;
@@ -176,15 +174,15 @@ void finish(char* out, DType type, const float* o, const RowState& state, float 
     total = total * Lanes::first(factor) + Lanes::first(Lanes::exp2(Lanes::splat(sink - most)));
   }
   factor = Lanes::divide(factor, Lanes::splat(total));
-  alignas(64) float line[16];
+  const int64_t size = sizeOf(type);
   for (int64_t i = 0; i < n; i += 16) {
     // A sum of nothing but -0 and one that also met a masked token's +0 are the same: + 0 makes them so.
-    UNROLL for (int p = 0; p < kParts; p++)
-      Lanes::store(line + p * Lanes::kWidth, Lanes::add(Lanes::mul(Lanes::load(o + i + p * Lanes::kWidth), factor), Lanes::zero()));
-    const int64_t count = n - i < 16 ? n - i : 16;
-    if (type == DType::f32) memcpy(out + i * 4, line, size_t(count) * 4);
-    else if (type == DType::bf16) for (int64_t j = 0; j < count; j++) store(reinterpret_cast<Bf16*>(out) + i + j, line[j]);
-    else for (int64_t j = 0; j < count; j++) store(reinterpret_cast<F16*>(out) + i + j, line[j]);
+    Reg v[kParts];
+    UNROLL for (int p = 0; p < kParts; p++) v[p] = Lanes::add(Lanes::mul(Lanes::load(o + i + p * Lanes::kWidth), factor), Lanes::zero());
+    alignas(64) char line[64];
+    char* const to = n - i < 16 ? line : out + i * size;
+    UNROLL for (int p = 0; p < kParts; p++) Lanes::round(to + p * Lanes::kWidth * size, type, v[p]);
+    if (to == line) memcpy(out + i * size, line, size_t((n - i) * size));
   }
 }
 

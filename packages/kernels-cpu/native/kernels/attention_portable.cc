@@ -43,6 +43,9 @@ struct Lanes {
     y = y * f + splat(1.0f);
     return x == x ? y * (Reg)((i + 127) << 23) : x;
   }
+  static INLINE_MEMBER void round(char* to, DType type, Reg x) {
+    for (int i = 0; i < 4; i++) storeFloat(type, to + i * sizeOf(type), x[i]);
+  }
   static INLINE_MEMBER float first(Reg a) { return a[0]; }
   static INLINE_MEMBER float greatest(Reg a) {
     float m = a[0];
