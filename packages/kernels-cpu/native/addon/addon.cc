@@ -6,9 +6,9 @@ void InitMemory(Napi::Env env, Napi::Object exports);
 void InitLinear(Napi::Env env, Napi::Object exports);
 void InitMeasure(Napi::Env env, Napi::Object exports);
 void InitRecording(Napi::Env env, Napi::Object exports);
-__attribute__((weak)) void InitAttention(Napi::Env env, Napi::Object exports);
-__attribute__((weak)) void InitElementwise(Napi::Env env, Napi::Object exports);
-__attribute__((weak)) void InitSampling(Napi::Env env, Napi::Object exports);
+void InitAttention(Napi::Env env, Napi::Object exports);
+void InitElementwise(Napi::Env env, Napi::Object exports);
+void InitSampling(Napi::Env env, Napi::Object exports);
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitContext(env, exports);
@@ -16,9 +16,9 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitLinear(env, exports);
   InitMeasure(env, exports);
   InitRecording(env, exports);
-  if (InitAttention) InitAttention(env, exports);
-  if (InitElementwise) InitElementwise(env, exports);
-  if (InitSampling) InitSampling(env, exports);
+  InitAttention(env, exports);
+  InitElementwise(env, exports);
+  InitSampling(env, exports);
   return exports;
 }
 NODE_API_MODULE(kernels_cpu, Init)
