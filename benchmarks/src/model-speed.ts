@@ -124,7 +124,7 @@ for (let r = 0; r < Number(values.repeat); r++) {
     // Long and short in turns: attention is the difference of two times that both move.
     const { value, read } = await beside(async () => {
       const pairs: [number, number][] = []
-      for (let i = 0; i < 4; i++) pairs.push([median((await answer(long, 16)).gaps), median((await answer(prompt(SHORT, 1), 16)).gaps)])
+      for (let i = 0; i < 6; i++) pairs.push([median((await answer(long, 16)).gaps), median((await answer(prompt(SHORT, 1), 16)).gaps)])
       return pairs
     })
     line['contextMs'] = median(value.map(([x]) => x))
