@@ -38,12 +38,7 @@ const UNARY: readonly Unary[] = [
   ),
 ]
 
-function unary(
-  { op, label, tolerance, deviation, call }: Unary,
-  dtype: FloatDType,
-  shape: readonly number[],
-  stride?: number,
-): OpCase {
+function unary({ op, label, tolerance, deviation, call }: Unary, dtype: FloatDType, shape: readonly number[], stride?: number): OpCase {
   return {
     op,
     name: `${label} ${describeTensor(dtype, shape, stride)}`,
