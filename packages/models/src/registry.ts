@@ -74,7 +74,9 @@ export class ArchitectureRegistry {
     const found = architectures.find((a) => known.includes(a))
     if (found !== undefined) return found
     const asked = architectures[0] ?? ''
-    const near = asked && nearest(asked, known)
+    // What all names end in makes none of them near.
+    const stems = new Map(known.map((name) => [stemOf(name), name]))
+    const near = asked && stems.get(nearest(stemOf(asked), stems.keys()) ?? '')
     throw modelsError(
       'UNKNOWN_ARCHITECTURE',
       `no model serves ${architectures.length ? architectures.slice(0, 4).map(quote).join(' or ') : 'a config.json without architectures'}.` +
@@ -101,6 +103,8 @@ export class ArchitectureRegistry {
 }
 
 const quote = (name: string): string => JSON.stringify(name.length > 80 ? `${name.slice(0, 80)}…` : name)
+
+const stemOf = (architecture: string): string => architecture.replace(/(ForCausalLM|LMHeadModel)$/, '')
 
 async function importModel({ architecture, module }: ModuleRegistration): Promise<Record<string, unknown>> {
   try {
