@@ -11,12 +11,14 @@ const keep = process.argv[2]
 const folder = keep ?? mkdtempSync(join(tmpdir(), 'aphrodite-release-'))
 const tarballs = join(folder, 'tarballs')
 mkdirSync(tarballs, { recursive: true })
+// As from a user's own shell: what npm and pnpm tell their scripts (this repository's strictness, for one) stays here.
+const shell = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm|pnpm)_/i.test(name)))
 const run = (command, args, cwd) =>
   execFileSync(command, args, {
     cwd,
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, PATH: `${join(root, 'node_modules/.bin')}:${process.env.PATH}` },
+    env: { ...shell, PATH: `${join(root, 'node_modules/.bin')}:${process.env.PATH}` },
   })
 
 try {
