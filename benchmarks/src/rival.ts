@@ -1,19 +1,20 @@
 // Decoding while another process computes without end on one of the cores. All threads should never be slower than one thread
 // alone. JSON lines: by where the rival sits, ms a token with one thread and with all.
 //
-//   node benchmarks/dist/rival.js [--model DIR] [--threads 2] [--rounds 3] [--tokens 24]
+//   node benchmarks/dist/rival.js [--model DIR] [--threads 2] [--rounds 2] [--tokens 24]
 import { type ChildProcess, spawn } from 'node:child_process'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { LLM } from '@aphrodite/llm'
 import { median, print, round } from './statistics.ts'
+import { watch } from './stretches.ts'
 
 const { values } = parseArgs({
   options: {
     model: { type: 'string', default: fileURLToPath(new URL('../models/llama-3.2-1b', import.meta.url)) },
     threads: { type: 'string', default: '2' },
-    rounds: { type: 'string', default: '3' },
+    rounds: { type: 'string', default: '2' },
     tokens: { type: 'string', default: '24' },
   },
 })
@@ -29,11 +30,7 @@ const open = (threads: number) =>
     maxNumSeqs: 8,
     kvCacheBytes: 128 << 20,
   })
-const engines = [
-  { name: 'one', llm: await open(1) },
-  { name: 'all', llm: await open(all) },
-]
-print({ benchmark: 'rival', cpu: cpus()[0]?.model.trim(), node: process.version, devices: engines.map(({ llm }) => llm.info.device) })
+print({ benchmark: 'rival', cpu: cpus()[0]?.model.trim(), node: process.version, threads: all })
 
 function startRival(core: number | undefined): ChildProcess {
   const loop = ['sh', '-c', 'while :; do :; done']
@@ -61,13 +58,23 @@ const SEATS: readonly (readonly [string, number | null | undefined])[] = [
   ['rival anywhere', undefined],
 ]
 const gaps = new Map<string, number[]>()
-for (const { llm } of engines) await decode(llm)
-for (let round = 0; round < Number(values.rounds); round++) {
-  for (const [seat, core] of SEATS) {
-    const rival = core === null ? undefined : startRival(core)
-    await new Promise((resolve) => setTimeout(resolve, 200))
-    for (const { name, llm } of engines) gaps.set(`${seat} ${name}`, [...(gaps.get(`${seat} ${name}`) ?? []), ...(await decode(llm))])
-    rival?.kill('SIGKILL')
+const reads = new Map<string, number[]>()
+const add = (to: Map<string, number[]>, key: string, xs: readonly number[]) => to.set(key, [...(to.get(key) ?? []), ...xs])
+// One engine at a time, as it would be, and in turns, since the machine changes.
+for (let turn = 0; turn < Number(values.rounds); turn++) {
+  for (const name of ['one', 'all']) {
+    const llm = await open(name === 'one' ? 1 : all)
+    await decode(llm)
+    for (const [seat, core] of SEATS) {
+      const rival = core === null ? undefined : startRival(core)
+      await new Promise((resolve) => setTimeout(resolve, 200))
+      const stop = watch()
+      add(gaps, `${seat} ${name}`, await decode(llm))
+      if (!rival) add(reads, 'others', [stop().others])
+      rival?.kill('SIGKILL')
+    }
+    add(reads, name, [(await llm.measureLimits()).readBytesPerSecond / 1e9])
+    await llm.close()
   }
 }
 const figures = (xs: readonly number[]) => ({
@@ -81,4 +88,8 @@ for (const [seat] of SEATS) {
   const together = figures(gaps.get(`${seat} all`)!)
   print({ seat, oneThread: one, allThreads: together, allOverOneAlone: round(together.meanMs / alone.meanMs, 2) })
 }
-for (const { llm } of engines) await llm.close()
+print({
+  summary: true,
+  readGBs: { oneThread: round(median(reads.get('one')!), 1), allThreads: round(median(reads.get('all')!), 1) },
+  others: reads.get('others')!.map((x) => round(x, 2)),
+})
