@@ -3,6 +3,7 @@
 //
 //   node benchmarks/dist/rival.js [--model DIR] [--threads 2] [--rounds 2] [--tokens 24]
 import { type ChildProcess, spawn } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
@@ -38,6 +39,12 @@ function startRival(core: number | undefined): ChildProcess {
   return spawn(command!, args, { stdio: 'ignore' })
 }
 
+/** What a process has used of the cores: utime and stime of /proc, in hundredths of a second. */
+function cpuSeconds(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')
+  return (Number(fields[11]) + Number(fields[12])) / 100
+}
+
 /** ms a token of one sequence. */
 async function decode(llm: LLM): Promise<number[]> {
   const gaps: number[] = []
@@ -59,6 +66,8 @@ const SEATS: readonly (readonly [string, number | null | undefined])[] = [
 ]
 const gaps = new Map<string, number[]>()
 const reads = new Map<string, number[]>()
+/** Cores in use by neither us nor the rival. */
+const others = new Map<string, number[]>()
 const add = (to: Map<string, number[]>, key: string, xs: readonly number[]) => to.set(key, [...(to.get(key) ?? []), ...xs])
 // One engine at a time, as it would be, and in turns, since the machine changes.
 for (let turn = 0; turn < Number(values.rounds); turn++) {
@@ -69,8 +78,11 @@ for (let turn = 0; turn < Number(values.rounds); turn++) {
       const rival = core === null ? undefined : startRival(core)
       await new Promise((resolve) => setTimeout(resolve, 200))
       const stop = watch()
+      const busy = rival ? cpuSeconds(rival.pid!) : 0
+      const begun = performance.now()
       add(gaps, `${seat} ${name}`, await decode(llm))
-      if (!rival) add(reads, 'others', [stop().others])
+      const rivals = rival ? (cpuSeconds(rival.pid!) - busy) / ((performance.now() - begun) / 1000) : 0
+      add(others, seat, [round(Math.max(0, stop().others - rivals), 2)])
       rival?.kill('SIGKILL')
     }
     add(reads, name, [(await llm.measureLimits()).readBytesPerSecond / 1e9])
@@ -86,10 +98,15 @@ const alone = figures(gaps.get('no rival one')!)
 for (const [seat] of SEATS) {
   const one = figures(gaps.get(`${seat} one`)!)
   const together = figures(gaps.get(`${seat} all`)!)
-  print({ seat, oneThread: one, allThreads: together, allOverOneAlone: round(together.meanMs / alone.meanMs, 2) })
+  print({
+    seat,
+    oneThread: one,
+    allThreads: together,
+    others: others.get(seat)!,
+    allOverOneAlone: round(together.meanMs / alone.meanMs, 2),
+  })
 }
 print({
   summary: true,
   readGBs: { oneThread: round(median(reads.get('one')!), 1), allThreads: round(median(reads.get('all')!), 1) },
-  others: reads.get('others')!.map((x) => round(x, 2)),
 })
