@@ -176,6 +176,11 @@ describe('run', () => {
     expect(stderr).toMatch(/PORT_IN_USE: .*another port/)
   })
 
+  test('a server option that does not fit ends it, engine and all', async () => {
+    const { status, stderr } = await aphrodite(['run', modelPath, '--port', '0', '--body-limit', '10', '--kv-cache-size', '16MiB'])
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/BAD_SERVER_OPTION: bodyLimit/)])
+  })
+
   test('SIGTERM ends it in order', async () => {
     const exit = new Promise<number | null>((resolve) => child.once('exit', resolve))
     child.kill('SIGTERM')

@@ -48,7 +48,7 @@ export async function run(argv: readonly string[], env: Readonly<Record<string, 
     console.log(commandHelp(command))
     return 0
   }
-  return command.run(parseSettings(rest, env, [...command.groups, GENERAL], EVERY_FLAG))
+  return command.run(await parseSettings(rest, env, [...command.groups, GENERAL], EVERY_FLAG))
 }
 
 /** For a wrapper's last line: runs, prints what went wrong, and sets the exit status. */

@@ -1,6 +1,5 @@
 import { readFileSync } from 'node:fs'
 import { didYouMean } from '@aphrodite/tensor'
-import { parse as parseYaml } from 'yaml'
 import { cliError } from './errors.ts'
 import type { Flag, FlagGroup, FlagType } from './flags.ts'
 
@@ -17,19 +16,19 @@ export interface Parsed {
  * Reads flags, then APHRODITE_… variables, then the file that --config names: the first that says something wins. A name that
  * `groups` does not have is an error with a suggestion; so is a value that does not fit.
  */
-export function parseSettings(
+export async function parseSettings(
   argv: readonly string[],
   env: Readonly<Record<string, string | undefined>>,
   groups: readonly FlagGroup[],
   everyFlag: readonly Flag[],
-): Parsed {
+): Promise<Parsed> {
   const flags = groups.flatMap((g) => g.flags)
   const byName = new Map(flags.map((f) => [f.name, f]))
   const fromFlags = new Map<string, SettingValue>()
   const positionals = readFlags(argv, byName, fromFlags)
   const fromEnv = readEnvironment(env, byName, everyFlag)
   const file = fromFlags.get('config') ?? fromEnv.get('config')
-  const fromFile = typeof file === 'string' ? readConfigFile(file, byName, everyFlag) : new Map<string, SettingValue>()
+  const fromFile = typeof file === 'string' ? await readConfigFile(file, byName, everyFlag) : new Map<string, SettingValue>()
   return { settings: new Map([...fromFile, ...fromEnv, ...fromFlags]), positionals }
 }
 
@@ -100,8 +99,13 @@ function readEnvironment(
   return found
 }
 
-function readConfigFile(path: string, byName: ReadonlyMap<string, Flag>, everyFlag: readonly Flag[]): Map<string, SettingValue> {
+async function readConfigFile(
+  path: string,
+  byName: ReadonlyMap<string, Flag>,
+  everyFlag: readonly Flag[],
+): Promise<Map<string, SettingValue>> {
   const bad = (message: string) => cliError('BAD_CONFIG_FILE', `${path}: ${message}`)
+  const { parse: parseYaml } = await import('yaml')
   let content: unknown
   try {
     content = parseYaml(readFileSync(path, 'utf8'))

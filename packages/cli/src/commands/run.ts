@@ -1,5 +1,5 @@
 import { LLM, type LLMInfo } from '@aphrodite/llm'
-import { createServer, listen, type ServerOptions } from '@aphrodite/server'
+import type { ServerOptions } from '@aphrodite/server'
 import type { Command } from '../command.ts'
 import { ENGINE_GROUPS, SERVER } from '../flags.ts'
 import { llmOptions } from '../llm-options.ts'
@@ -13,22 +13,23 @@ export const runCommand: Command = {
   groups: [...ENGINE_GROUPS, SERVER],
   async run({ settings, positionals }) {
     const started = performance.now()
+    const importing = import('@aphrodite/server') // no other command needs it; here it comes while the weights are loaded
     const llm = await LLM.create({ ...llmOptions(positionals, settings, 'run'), onProgress: progressPrinter() })
-    const app = createServer(llm, serverOptions(settings))
-    const host = settings.get('host') as string | undefined
-    const port = settings.get('port') as number | undefined
-    let url: string
     try {
-      url = await listen(app, { ...(host !== undefined && { host }), ...(port !== undefined && { port }) })
-    } catch (error) {
+      const { createServer, listen } = await importing
+      const app = createServer(llm, serverOptions(settings))
+      const host = settings.get('host') as string | undefined
+      const port = settings.get('port') as number | undefined
+      const url = await listen(app, { ...(host !== undefined && { host }), ...(port !== undefined && { port }) })
+      console.log(
+        banner(llm.info, modelNames(settings)[0] ?? llm.info.model, url, (performance.now() - started) / 1000, llm.hasChatTemplate),
+      )
+      await stopSignal()
+      console.log('stopping: no new requests; running ones end')
+      await app.close()
+    } finally {
       await llm.close()
-      throw error
     }
-    console.log(banner(llm.info, modelNames(settings)[0] ?? llm.info.model, url, (performance.now() - started) / 1000, llm.hasChatTemplate))
-    await stopSignal()
-    console.log('stopping: no new requests; running ones end')
-    await app.close()
-    await llm.close()
     return 0
   },
 }
