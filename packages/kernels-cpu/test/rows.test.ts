@@ -205,6 +205,9 @@ describe('what it refuses', () => {
     expect(() => device.kernels.addSparse(logits, ints(0, 1, 3), ints(1, 2), values)).toThrow(/addSparse: offsets/)
     expect(() => device.kernels.addSparse(logits, ints(0, 2, 1), ints(1, 2), values)).toThrow(/addSparse: offsets/)
     expect(() => device.kernels.rmsNorm(logits, logits, arena.empty([7], 'f32'), 0, 0)).toThrow(/rmsNorm: weight/)
+    expect(() => device.kernels.addRmsNorm(logits, arena.empty([2, 10], 'bf16'), logits, arena.empty([10], 'f32'), 0, 0)).toThrow(
+      /one dtype/,
+    )
     expect(() => device.kernels.add(logits, logits, arena.empty([2, 10], 'bf16'))).toThrow(/one dtype/)
     expect(() => device.kernels.scale(logits, arena.empty([2, 9], 'f32'), 1)).toThrow(/one shape/)
     expect(() => device.kernels.activate(logits, logits, 'swish' as 'silu')).toThrow(/activate/)

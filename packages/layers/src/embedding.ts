@@ -61,9 +61,14 @@ export class VocabParallelEmbedding extends Layer {
     this.#factor = roundedTo(this.#options.scale ?? 1, env)
   }
 
-  /** ids i32 [tokens] → [tokens, dim] */
-  forward(ids: Tensor): Tensor {
-    const { weights, rows, tp, dtype } = this.table
+  /** The model's dtype. */
+  get dtype(): FloatDType {
+    return this.table.dtype
+  }
+
+  /** ids i32 [tokens] → [tokens, dim] of the model's dtype, or of another one: in f32 a scaled vector is not rounded. */
+  forward(ids: Tensor, dtype: FloatDType = this.dtype): Tensor {
+    const { weights, rows, tp } = this.table
     if (!weights.embed) throw layersError('BAD_LAYER', 'the quantisation of this embedding cannot look up rows')
     const out = ids.empty([ids.dim(0), this.dim], dtype)
     weights.embed(out, ids, tp.rank * rows)

@@ -39,7 +39,7 @@ export class RMSNorm extends Layer {
     return x
   }
 
-  /** residual += x; x = norm(residual); returns x. */
+  /** residual += x; x = norm(residual); returns x. The residual may be f32, whatever x is. */
   addTo(residual: Tensor, x: Tensor): Tensor {
     x.kernels.addRmsNorm(x, residual, x, loaded(this.#weight), this.#eps, this.#offset)
     return x

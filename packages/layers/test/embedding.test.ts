@@ -74,6 +74,8 @@ test('an embedding scale is rounded to the dtype before it multiplies', () => {
     [1, DIM],
   )
   expect(read(m.embedTokens.forward(b.ints([2])))).toEqual(read(t)) // √3072 = 55.426, in bfloat16 55.5
+  const exact = Float32Array.from(read(plain.embedTokens.forward(b.ints([2]))), (v) => v * 55.5)
+  expect(read(m.embedTokens.forward(b.ints([2]), 'f32'))).toEqual([...exact])
 })
 
 test('a head cannot be tied to an embedding of another size', () => {

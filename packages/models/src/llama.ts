@@ -53,7 +53,7 @@ export class LlamaDecoderLayer extends L.Module {
     this.postAttentionLayernorm = new L.RMSNorm(c.hidden, c.eps, { weightOffset: c.normOffset })
     this.mlp = mlp
   }
-  /** x and residual [tokens, hidden]; the residual is updated in place. */
+  /** x and residual [tokens, hidden]; the residual, in f32, is updated in place. */
   forward(x: Tensor, residual: Tensor, step: Step): Tensor {
     x = this.inputLayernorm.addTo(residual, x)
     x = this.selfAttn.forward(x, step)
@@ -78,8 +78,8 @@ export class LlamaModel extends L.Module {
     this.norm = new L.RMSNorm(c.hidden, c.eps, { weightOffset: c.normOffset })
   }
   forward(step: Step): Tensor {
-    let x = this.embedTokens.forward(step.inputIds)
-    const residual = x.zeros(x.shape)
+    const residual = this.embedTokens.forward(step.inputIds, 'f32') // not rounded from layer to layer
+    let x = residual.zeros(residual.shape, this.embedTokens.dtype)
     for (const layer of this.layers) x = step.workspace.tidy(x, (x) => layer.forward(x, residual, step))
     return this.norm.addTo(residual, x)
   }

@@ -88,9 +88,15 @@ export interface Kernels {
   /** out [n, k] = x[rows[i]]; rows i32 [n]. */
   gatherRows(out: Tensor, x: Tensor, rows: Tensor): void
 
-  /** out = x / sqrt(mean(x²) + eps) · (weight + weightOffset), over the last dimension. Gemma's offset is 1. */
+  /**
+   * out = x / sqrt(mean(x²) + eps) · (weight + weightOffset), over the last dimension. Gemma's offset is 1. x may be f32 where
+   * out and weight are not.
+   */
   rmsNorm(out: Tensor, x: Tensor, weight: Tensor, eps: number, weightOffset: number): void
-  /** residual += x; out = rmsNorm(residual). The sum is rounded to residual's type first. */
+  /**
+   * residual += x; out = rmsNorm(residual). The sum is rounded to residual's type first. residual may be f32 where the others are
+   * not: what a model of many layers adds up then keeps its last bits.
+   */
   addRmsNorm(out: Tensor, residual: Tensor, x: Tensor, weight: Tensor, eps: number, weightOffset: number): void
   /** out = (x - mean) / sqrt(variance + eps) · weight + bias, over the last dimension. */
   layerNorm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): void

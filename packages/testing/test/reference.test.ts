@@ -68,6 +68,14 @@ describe('norms', () => {
     expect(read(residual)).toEqual([256, 256]) // 257 is no bfloat16: it lies midway, 256 is the even one
     expect(read(out)).toEqual([1, 1])
   })
+  it('addRmsNorm keeps the sum in f32 where the residual is f32', () => {
+    const residual = put([256, 0], 'f32', [1, 2])
+    const out = empty([1, 2], 'bf16')
+    kernels.addRmsNorm(out, residual, put([1, 0], 'bf16', [1, 2]), put([1, 1], 'bf16'), 0, 0)
+    expect(read(residual)).toEqual([257, 0])
+    expect(read(out)).toEqual([1.4140625, 0]) // √2 in bfloat16
+    expect(() => kernels.addRmsNorm(residual, out, residual, put([1, 1]), 0, 0)).toThrow(/addRmsNorm: residual is bf16/)
+  })
   it('layerNorm', () => {
     const out = empty([1, 4])
     kernels.layerNorm(out, put([1, 2, 3, 4], 'f32', [1, 4]), put([1, 1, 1, 2]), put([0, 0, 0, 1]), 0)

@@ -9,10 +9,10 @@ namespace {
 // Nanoseconds an element on one thread, roughly: what decides whether to share.
 constexpr double kMove = 0.05, kAdd = 0.08, kNorm = 0.12, kFunction = 0.35;
 
-Matrix like(Args& a, const char* name, const Matrix& m) {
+Matrix like(Args& a, const char* name, const Matrix& m, bool orF32 = false) {
   Matrix x = a.matrix(name);
   a.require(x.rows == m.rows && x.cols == m.cols, "the tensors should have one shape");
-  a.require(x.dtype == m.dtype, "the tensors should have one dtype");
+  a.require(x.dtype == m.dtype || (orF32 && x.dtype == DType::f32), "the tensors should have one dtype");
   return x;
 }
 
@@ -131,29 +131,30 @@ void GatherRows(Args& a) {
 }
 
 /// A weight norms groups of its own length: a row may hold several (the heads of a token).
-int64_t group(Args& a, const Vector& weight, const Matrix& x) {
-  a.require(weight.dtype == x.dtype, "weight should have the dtype of x");
-  a.require(weight.length > 0 && x.cols % weight.length == 0, "the length of weight should divide the columns of x");
+int64_t group(Args& a, const Vector& weight, const Matrix& out) {
+  a.require(weight.dtype == out.dtype, "weight should have the dtype of out");
+  a.require(weight.length > 0 && out.cols % weight.length == 0, "the length of weight should divide the columns of x");
   return weight.length;
 }
 
 void rmsNorm(Args& a, Matrix out, Matrix residual, Matrix x) {
   Vector weight = a.vector("weight");
   float eps = a.real("eps"), offset = a.real("weightOffset");
-  int64_t n = group(a, weight, x);
+  int64_t n = group(a, weight, out);
+  DType normed = residual.p ? residual.dtype : x.dtype;
   auto run = normKernels(a.isa()).rms;
   share(a.pool(), x.rows, kNorm * double(x.cols), 1, [&](int64_t from, int64_t to, int) {
     for (int64_t r = from; r < to; r++)
       for (int64_t g = 0; g < x.cols; g += n)
-        run(x.dtype, at(out, r, g), residual.p ? at(residual, r, g) : nullptr, at(x, r, g), weight.p, eps, offset, n);
+        run(out.dtype, normed, at(out, r, g), residual.p ? at(residual, r, g) : nullptr, at(x, r, g), weight.p, eps, offset, n);
   });
 }
 void RmsNorm(Args& a) {
-  Matrix out = a.floats("out"), x = like(a, "x", out);
+  Matrix out = a.floats("out"), x = like(a, "x", out, true);
   rmsNorm(a, out, Matrix{}, x);
 }
 void AddRmsNorm(Args& a) {
-  Matrix out = a.floats("out"), residual = like(a, "residual", out), x = like(a, "x", out);
+  Matrix out = a.floats("out"), residual = like(a, "residual", out, true), x = like(a, "x", out);
   rmsNorm(a, out, residual, x);
 }
 
@@ -161,7 +162,7 @@ void LayerNorm(Args& a) {
   Matrix out = a.floats("out"), x = like(a, "x", out);
   Vector weight = a.vector("weight"), bias = a.optional("bias");
   float eps = a.real("eps");
-  int64_t n = group(a, weight, x);
+  int64_t n = group(a, weight, out);
   a.require(!bias.p || (bias.length == n && bias.dtype == x.dtype), "bias should be like weight");
   auto run = normKernels(a.isa()).layer;
   share(a.pool(), x.rows, 1.5 * kNorm * double(x.cols), 1, [&](int64_t from, int64_t to, int) {

@@ -5,8 +5,9 @@
 #include "dtype.h"
 
 struct NormKernels {
-  /// With a residual: residual += x, rounded to its type, and that is what is normed; out may be x or residual.
-  void (*rms)(DType t, void* out, void* residual, const void* x, const void* weight, float eps, float weightOffset, int64_t n);
+  /// With a residual: residual += x, rounded to its type, and that is what is normed; out may be x or residual. `normed` is the
+  /// type of what is normed, the residual or else x: f32 or t, which is that of all others.
+  void (*rms)(DType t, DType normed, void* out, void* residual, const void* x, const void* weight, float eps, float weightOffset, int64_t n);
   /// bias may be null.
   void (*layer)(DType t, void* out, const void* x, const void* weight, const void* bias, float eps, int64_t n);
 };

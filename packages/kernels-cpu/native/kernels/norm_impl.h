@@ -27,30 +27,31 @@ template <class T> INLINE void storeSome(typename T::Element* q, F a, int64_t co
   else storeFirst<T>(q, a, count);
 }
 
-template <class T> void rmsOf(void* out, void* residual, const void* x, const void* weight, float eps, float weightOffset, int64_t n) {
+/// T: the type of out, weight and x. N: of what is normed, the residual or else x.
+template <class T, class N> void rmsOf(void* out, void* residual, const void* x, const void* weight, float eps, float weightOffset, int64_t n) {
   using E = typename T::Element;
   auto* o = static_cast<E*>(out);
-  auto* r = static_cast<E*>(residual);
-  auto* in = static_cast<const E*>(x);
+  auto* r = static_cast<typename N::Element*>(residual);
+  auto* in = static_cast<const typename N::Element*>(residual ? residual : x);
   auto* w = static_cast<const E*>(weight);
   float squares;
   if (r) {
+    auto* added = static_cast<const E*>(x);
     squares = total(n, [&](int64_t i, int64_t count) INLINE_LAMBDA {
-      storeSome<T>(r + i, loadSome<T>(r + i, count) + loadSome<T>(in + i, count), count);
-      F v = loadSome<T>(r + i, count);
+      storeSome<N>(r + i, loadSome<N>(r + i, count) + loadSome<T>(added + i, count), count);
+      F v = loadSome<N>(r + i, count);
       return v * v;
     });
-    in = r;
   } else {
     squares = total(n, [&](int64_t i, int64_t count) INLINE_LAMBDA {
-      F v = loadSome<T>(in + i, count);
+      F v = loadSome<N>(in + i, count);
       return v * v;
     });
   }
   F inverse = splat(1.0f / __builtin_sqrtf(squares / float(n) + eps)), offset = splat(weightOffset);
   for (int64_t i = 0; i < n; i += kLanes) {
     int64_t count = n - i < kLanes ? n - i : int64_t(kLanes);
-    storeSome<T>(o + i, loadSome<T>(in + i, count) * inverse * (loadSome<T>(w + i, count) + offset), count);
+    storeSome<T>(o + i, loadSome<N>(in + i, count) * inverse * (loadSome<T>(w + i, count) + offset), count);
   }
 }
 
@@ -75,10 +76,11 @@ template <class T> void layerOf(void* out, const void* x, const void* weight, co
   }
 }
 
-void rms(DType t, void* out, void* residual, const void* x, const void* weight, float eps, float weightOffset, int64_t n) {
-  if (t == DType::f32) rmsOf<F32>(out, residual, x, weight, eps, weightOffset, n);
-  else if (t == DType::bf16) rmsOf<BF16>(out, residual, x, weight, eps, weightOffset, n);
-  else rmsOf<F16>(out, residual, x, weight, eps, weightOffset, n);
+void rms(DType t, DType normed, void* out, void* residual, const void* x, const void* weight, float eps, float weightOffset, int64_t n) {
+  auto run = t == DType::f32    ? rmsOf<F32, F32>
+             : t == DType::bf16 ? (normed == t ? rmsOf<BF16, BF16> : rmsOf<BF16, F32>)
+                                : (normed == t ? rmsOf<F16, F16> : rmsOf<F16, F32>);
+  run(out, residual, x, weight, eps, weightOffset, n);
 }
 void layer(DType t, void* out, const void* x, const void* weight, const void* bias, float eps, int64_t n) {
   if (t == DType::f32) layerOf<F32>(out, x, weight, bias, eps, n);

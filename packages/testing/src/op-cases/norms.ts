@@ -33,14 +33,15 @@ export function rmsNorm(dtype: FloatDType, shape: readonly number[], stride: num
   }
 }
 
-export function addRmsNorm(dtype: FloatDType, shape: readonly number[], stride?: number): OpCase {
+/** `sumDtype`: of the residual. */
+export function addRmsNorm(dtype: FloatDType, shape: readonly number[], stride?: number, sumDtype = dtype): OpCase {
   return {
     op: 'addRmsNorm',
-    name: `addRmsNorm ${describeTensor(dtype, shape, stride)}`,
+    name: `addRmsNorm ${describeTensor(dtype, shape, stride)}${sumDtype === dtype ? '' : ` residual ${sumDtype}`}`,
     tolerance: rounded(dtype, STEPS),
     prepare(memory, { kernels }) {
       const y = memory.output('out', shape, dtype, { stride: stride && stride + 8 })
-      const residual = memory.output('residual', shape, dtype, { stride, deviation: 3 })
+      const residual = memory.output('residual', shape, sumDtype, { stride, deviation: 3 })
       const x = memory.floats(shape, dtype, { stride })
       const w = memory.floats([shape.at(-1)!], dtype, { mean: 1, deviation: 0.1 }).view(shape.at(-1)!)
       return () => kernels.addRmsNorm(y, residual, x, w, EPS, 0)
@@ -65,6 +66,23 @@ export function layerNorm(dtype: FloatDType, shape: readonly number[], stride: n
   }
 }
 
+/** Of a 16-bit model's residual in f32. */
+function widerRmsNorm(dtype: FloatDType, shape: readonly number[], stride?: number): OpCase {
+  return {
+    op: 'rmsNorm',
+    name: `rmsNorm ${describeTensor(dtype, shape, stride)} of f32`,
+    tolerance: rounded(dtype, STEPS),
+    prepare(memory, { kernels }) {
+      const y = memory.output('out', shape, dtype, { stride: stride && stride + 3 })
+      const x = memory.floats(shape, 'f32', { stride })
+      const w = memory.floats([shape.at(-1)!], dtype, { mean: 1, deviation: 0.1 }).view(shape.at(-1)!)
+      return () => kernels.rmsNorm(y, x, w, EPS, 0)
+    },
+  }
+}
+
+const MIXED = SHAPES.filter(([shape]) => shape.length === 2)
+
 export const NORM_CASES: readonly OpCase[] = FLOATS.flatMap((dtype) => [
   ...SHAPES.flatMap(([shape, stride], i) => [
     rmsNorm(dtype, shape, stride, 0),
@@ -73,4 +91,7 @@ export const NORM_CASES: readonly OpCase[] = FLOATS.flatMap((dtype) => [
   ]),
   rmsNorm(dtype, [3, 100], 129, 1),
   rmsNorm(dtype, [17, 33], undefined, 0, true),
+  ...(dtype === 'f32'
+    ? []
+    : MIXED.flatMap(([shape, stride]) => [widerRmsNorm(dtype, shape, stride), addRmsNorm(dtype, shape, stride, 'f32')])),
 ])

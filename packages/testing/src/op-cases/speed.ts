@@ -10,6 +10,7 @@ export const SPEED_CASES: readonly OpCase[] = [
   ...[1, 8, 512].flatMap((rows) => [
     rmsNorm('bf16', [rows, 2048], undefined, 0),
     addRmsNorm('bf16', [rows, 2048]),
+    addRmsNorm('bf16', [rows, 2048], undefined, 'f32'),
     layerNorm('bf16', [rows, 2048], undefined, true),
     add('bf16', [rows, 2048]),
     copy('bf16', 'f32', [rows, 2048]),

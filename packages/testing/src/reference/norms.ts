@@ -3,7 +3,8 @@ import { requireFloats, requireShape, type Views } from './view.ts'
 
 export const normOps = (views: Views): Pick<Kernels, 'rmsNorm' | 'addRmsNorm' | 'layerNorm'> => {
   function rms(op: string, out: Tensor, x: Tensor, weight: Tensor, eps: number, weightOffset: number): void {
-    requireFloats(op, { out, x, weight })
+    requireFloats(op, x.dtype === 'f32' ? { out, weight } : { out, x, weight })
+    requireFloats(op, { x })
     requireShape(op, 'out', out, x.shape)
     requireShape(op, 'weight', weight, [x.lastDim])
     const w = views.read(weight)
@@ -18,7 +19,7 @@ export const normOps = (views: Views): Pick<Kernels, 'rmsNorm' | 'addRmsNorm' | 
     rmsNorm: (out, x, weight, eps, weightOffset) => rms('rmsNorm', out, x, weight, eps, weightOffset),
 
     addRmsNorm(out, residual, x, weight, eps, weightOffset) {
-      requireFloats('addRmsNorm', { out, residual, x, weight })
+      requireFloats('addRmsNorm', residual.dtype === 'f32' ? { out, x, weight } : { out, residual, x, weight })
       requireShape('addRmsNorm', 'x', x, residual.shape)
       const b = views.read(x)
       views.write(
