@@ -27,7 +27,7 @@ const benchmarks = readdirSync(sources)
   .filter((file) => file.endsWith('.ts'))
   .map(describe)
   .filter(Boolean)
-const [name, ...args] = process.argv.slice(2)
+const [name, ...args] = process.argv.slice(2).filter((arg) => arg !== '--') // npm takes it away, node does not
 if (name === undefined || name === '--help') {
   for (const { name, about, options } of benchmarks) console.log(`${name}\n    ${about}\n    npm run bench ${name} -- ${options}\n`)
   process.exit(0)
