@@ -1,4 +1,4 @@
-import { MessageChannel, Worker } from 'node:worker_threads'
+import { MessageChannel, type MessagePort, Worker } from 'node:worker_threads'
 import { connectEngine, type EngineClient, inProcessEngine } from '@aphrodite/engine'
 import { AphroditeError } from '@aphrodite/tensor'
 import { type EngineSetup, openEngineHost } from './engine-host.ts'
@@ -76,7 +76,7 @@ class Replies {
   #waiting: { type: ThreadReport['type']; resolve: (report: ThreadReport) => void; reject: (error: Error) => void }[] = []
   #dead: Error | undefined
 
-  constructor(port: import('node:worker_threads').MessagePort, say: (message: string) => void) {
+  constructor(port: MessagePort, say: (message: string) => void) {
     port.on('message', (report: ThreadReport) => {
       if (report.type === 'progress') say(report.message)
       else if (report.type === 'failed')

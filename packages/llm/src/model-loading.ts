@@ -70,11 +70,7 @@ function loadCheckpoint(model: CausalLM, folder: string, say: (message: string) 
 }
 
 /** What one step reads and computes: a table that is only looked up is not read, a tied one is the head's. */
-export function sizesOf(
-  model: CausalLM,
-  weights: WeightMap,
-  arena: Arena,
-): Pick<LoadedModel, 'parameters' | 'bytesPerStep' | 'flopsPerToken'> {
+function sizesOf(model: CausalLM, weights: WeightMap, arena: Arena): Pick<LoadedModel, 'parameters' | 'bytesPerStep' | 'flopsPerToken'> {
   const paths = (kind: new (...args: never[]) => unknown) =>
     [...walk(model)].filter(([, m]) => m instanceof kind).map(([path]) => `${path}.weight`)
   const tables = paths(VocabParallelEmbedding)

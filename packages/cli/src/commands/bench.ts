@@ -49,7 +49,7 @@ export const benchCommand: Command = {
 
 const number = (settings: Settings, name: string, fallback: number): number => (settings.get(name) as number | undefined) ?? fallback
 
-export const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN
+const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[values.length >> 1] ?? Number.NaN
 
 /** Prompts that share no beginning, so that no prefix is found in the cache. */
 function randomPrompt(length: number, vocabSize: number, seed: number): number[] {
