@@ -10,6 +10,7 @@ import {
   isFloat,
   type Kernels,
   type MemoryInfo,
+  nativeKernels,
   type PackedWeight,
   type PageShape,
   product,
@@ -19,10 +20,9 @@ import {
   type WeightFormat,
 } from '@aphrodite/tensor'
 import { kernelsCpuError } from './errors.ts'
-import { createKernels, pageBytes } from './kernels.ts'
 import { memoryInfo } from './memory.ts'
 import { loadNative, type Native } from './native.ts'
-import { pack, packedBytes, unpack } from './packing.ts'
+import { pack, packedBytes, pageBytes, unpack } from './packing.ts'
 import { defaultThreads, orderCores, processorName } from './topology.ts'
 
 /** Instruction sets in rising order; each has all that the ones before it have. */
@@ -82,7 +82,7 @@ export class CpuDevice implements Device {
     this.isa = isa
     this.threads = threads
     this.description = `cpu (${processorName()}, ${isa}, ${threads} ${threads === 1 ? 'thread' : 'threads'})`
-    this.kernels = createKernels(native, context)
+    this.kernels = nativeKernels(native, context)
   }
 
   /** bf16 where the processor multiplies it; halves are converted on the way, which costs little but wins nothing. */

@@ -1,15 +1,13 @@
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-import { AphroditeError } from '@aphrodite/tensor'
+import { AphroditeError, missingOps, type NativeOps } from '@aphrodite/tensor'
 import { kernelsCpuError } from './errors.ts'
 
-/** An op of the addon: the context's handle, then numbers (`native/addon/args.h`). Throws what it does not like. */
-export type Op = (context: number, ...numbers: number[]) => void
 type HostView = Float32Array | Int32Array | Uint16Array | Uint8Array | Int8Array
 
 /** What the addon has besides ops. Addresses are numbers below 2^53. */
-export interface Native {
+export interface Native extends NativeOps {
   /** `cores`: one for each thread, which ties it there; otherwise threads run where the system puts them. */
   createContext(threads: number, isa: number, spin: boolean, cores?: readonly number[]): number
   destroyContext(context: number): void
@@ -53,16 +51,12 @@ export function loadNative(): Native {
       { cause },
     )
   }
+  const missing = missingOps(native)
+  if (missing.length > 0)
+    throw kernelsCpuError(
+      'NO_NATIVE_ADDON',
+      `the native addon has no ${missing.join(', ')}: it is older than this package. Build it again.`,
+    )
   native.raiseWith(AphroditeError)
   return native
-}
-
-/** The addon's ops of these names. Throws when one is missing: then the addon is older than this package. */
-export function nativeOps<Name extends string>(native: Native, ...names: Name[]): Readonly<Record<Name, Op>> {
-  const all = native as unknown as Record<string, Op>
-  for (const name of names) {
-    if (typeof all[name] !== 'function')
-      throw kernelsCpuError('NO_NATIVE_ADDON', `the native addon has no ${name}: it is older than this package. Build it again.`)
-  }
-  return all as Record<Name, Op>
 }

@@ -1,4 +1,12 @@
-import { DTYPE_CODE, type HostArray, type PackedWeight, WEIGHT_FORMAT_CODE, type WeightFormat } from '@aphrodite/tensor'
+import {
+  DTYPE_CODE,
+  type HostArray,
+  PAGE_TOKENS,
+  type PackedWeight,
+  type PageShape,
+  WEIGHT_FORMAT_CODE,
+  type WeightFormat,
+} from '@aphrodite/tensor'
 import { kernelsCpuError } from './errors.ts'
 import type { Native } from './native.ts'
 
@@ -45,4 +53,14 @@ export function unpack(native: Native, context: number, src: PackedWeight): Floa
   const out = new Float32Array(outFeatures * inFeatures)
   native.unpack(context, address, WEIGHT_FORMAT_CODE[format], outFeatures, inFeatures, out)
   return out
+}
+
+const LINE_BYTES = 64
+const LANES = 16
+
+/** Keys and values of all heads, as lines of 64 bytes: 16 lanes of one number of f32 or two of 16 bits (`native/include/attention.h`). */
+export function pageBytes({ kvHeads, keyDim, valueDim, dtype }: PageShape): number {
+  const perLane = dtype === 'f32' ? 1 : 2
+  const lines = Math.ceil(keyDim / perLane) + Math.ceil(valueDim / LANES) * (PAGE_TOKENS / perLane)
+  return kvHeads * lines * LINE_BYTES
 }

@@ -4,7 +4,7 @@
 //   cache   6 numbers   address, dtype, pages, kv heads, key dim, value dim
 #include "attention.h"
 #include <cmath>
-#include "args.h"
+#include "op.h"
 #include "rotary.h"
 
 namespace {
@@ -103,7 +103,7 @@ void checkBatch(Args& a, const AttentionCall& c, int64_t tokens) {
 }
 
 /// out: matrix, q: heads, cache, queryStarts: vector, contextLengths: vector, pageTables: matrix, scale, window, softCap,
-/// alibiSlopes: optional vector, sinks: optional vector
+/// alibiSlopes: optional vector, sinks: optional vector, maxQueryLength, maxContextLength
 void PagedAttention(Args& a) {
   AttentionCall c;
   Matrix out = a.floats("out");
@@ -115,6 +115,7 @@ void PagedAttention(Args& a) {
   c.window = a.integer("window", 0, int64_t(1) << 52);
   c.softCap = a.real("softCap");
   Vector slopes = a.optional("alibiSlopes"), sinks = a.optional("sinks");
+  a.number("maxQueryLength"), a.number("maxContextLength");  // the batch itself is here to look at
   a.require(std::isfinite(c.scale), "scale should be finite");
   a.require(std::isfinite(c.softCap) && c.softCap >= 0, "softCap should be 0 (off) or greater");
   a.require(q.dim == c.cache.keyDim, "q should have heads of the cache's key dimensions");

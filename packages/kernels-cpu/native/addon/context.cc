@@ -1,11 +1,10 @@
-// Contexts (one a device) and their memory. Every JavaScript environment has its own list: nothing is shared between
-// threads, and what an environment leaves behind when it ends is closed with it.
+// createContext, and what this processor has.
 #include <sched.h>
 #include <cmath>
 #include <memory>
 #include <system_error>
 #include <vector>
-#include "args.h"
+#include "contexts.h"
 
 namespace {
 
@@ -25,22 +24,6 @@ const std::vector<int>& allowedCores() {
   }();
   return cores;
 }
-
-struct Contexts {
-  struct Entry {
-    double handle;
-    std::unique_ptr<Context> context;
-  };
-  std::vector<Entry> list;
-  double next = 1;
-  Napi::FunctionReference error;  // AphroditeError, a class (code, message)
-
-  Context* find(double handle) const {
-    for (auto& e : list)
-      if (e.handle == handle) return e.context.get();
-    return nullptr;
-  }
-};
 
 /// Starts libuv's threads while this thread may still run anywhere: they inherit where their creator is allowed to run.
 void startLibuvThreads(Napi::Env env) {
@@ -76,26 +59,10 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
   auto* contexts = env.GetInstanceData<Contexts>();
   try {
     auto context = std::make_unique<Context>(int(threads), cores.empty() ? nullptr : cores.data(), info[2].ToBoolean(), Isa(int(isa)));
-    contexts->list.push_back({contexts->next, std::move(context)});
+    return contexts->add(env, std::move(context));
   } catch (const std::system_error& e) {
     raise(env, "BAD_OPTION", std::string("createContext: cannot start ") + std::to_string(int(threads)) + " threads: " + e.what());
   }
-  return Napi::Number::New(env, contexts->next++);
-}
-
-void Destroy(const Napi::CallbackInfo& info) {
-  auto& list = info.Env().GetInstanceData<Contexts>()->list;
-  double handle = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : 0;
-  for (size_t i = 0; i < list.size(); i++)
-    if (list[i].handle == handle) {
-      list.erase(list.begin() + long(i));
-      return;
-    }
-}
-
-/// raiseWith(AphroditeError): the class of what is thrown from now on.
-void RaiseWith(const Napi::CallbackInfo& info) {
-  if (info[0].IsFunction()) info.Env().GetInstanceData<Contexts>()->error = Napi::Persistent(info[0].As<Napi::Function>());
 }
 
 Napi::Value BestIsa(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), int(bestIsa())); }
@@ -109,24 +76,10 @@ Napi::Value AllowedCores(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
-Context* Args::contextOf(double handle) const {
-  Context* c = Napi::Env(env_).GetInstanceData<Contexts>()->find(handle);
-  if (!c) raise(env(), "DEVICE_CLOSED", std::string(op_) + ": the device was closed, or belongs to another JavaScript thread");
-  return c;
-}
-
-void raise(Napi::Env env, const char* code, const std::string& message) {
-  auto& error = env.GetInstanceData<Contexts>()->error;
-  if (error.IsEmpty()) throw Napi::Error::New(env, message);
-  throw Napi::Error(env, error.New({Napi::String::New(env, code), Napi::String::New(env, message)}));
-}
-
 void InitContext(Napi::Env env, Napi::Object exports) {
   allowedCores();
-  env.SetInstanceData(new Contexts);
+  initContexts(env, exports);
   exports.Set("createContext", Napi::Function::New(env, Create));
-  exports.Set("destroyContext", Napi::Function::New(env, Destroy));
-  exports.Set("raiseWith", Napi::Function::New(env, RaiseWith));
   exports.Set("bestIsa", Napi::Function::New(env, BestIsa));
   exports.Set("allowedCores", Napi::Function::New(env, AllowedCores));
 }

@@ -1,7 +1,7 @@
 // Norms, activations and other ops on rows of floats.
 #include "elementwise.h"
 #include "norm.h"
-#include "args.h"
+#include "op.h"
 #include "share.h"
 
 namespace {
@@ -25,8 +25,8 @@ template <size_t N, class F> void overElements(Args& a, Matrix* const (&matrices
     for (Matrix* m : matrices) m->cols *= m->rows, m->rows = m->rows > 0;
   int64_t rows = matrices[0]->rows, cols = matrices[0]->cols;
   if (rows == 0 || cols == 0) return;
-  if (rows == 1) return share(a.pool(), cols, nsEach, 64, [&](int64_t from, int64_t to, int) { f(int64_t(0), from, to - from); });
-  share(a.pool(), rows, nsEach * double(cols), 1, [&](int64_t from, int64_t to, int) {
+  if (rows == 1) return share(a.context().pool, cols, nsEach, 64, [&](int64_t from, int64_t to, int) { f(int64_t(0), from, to - from); });
+  share(a.context().pool, rows, nsEach * double(cols), 1, [&](int64_t from, int64_t to, int) {
     for (int64_t r = from; r < to; r++) f(r, int64_t(0), cols);
   });
 }
@@ -34,14 +34,14 @@ char* at(const Matrix& m, int64_t row, int64_t column) { return m.row(row) + col
 
 void Add(Args& a) {
   Matrix out = a.floats("out"), x = like(a, "a", out), y = like(a, "b", out);
-  auto run = elementwiseKernels(a.isa()).add;
+  auto run = elementwiseKernels(a.context().isa).add;
   overElements(a, {&out, &x, &y}, kAdd, [&](int64_t r, int64_t i, int64_t n) { run(out.dtype, at(out, r, i), at(x, r, i), at(y, r, i), n); });
 }
 
 void Scale(Args& a) {
   Matrix out = a.floats("out"), x = like(a, "x", out);
   float factor = a.real("factor");
-  auto run = elementwiseKernels(a.isa()).scale;
+  auto run = elementwiseKernels(a.context().isa).scale;
   overElements(a, {&out, &x}, kAdd, [&](int64_t r, int64_t i, int64_t n) { run(out.dtype, at(out, r, i), at(x, r, i), factor, n); });
 }
 
@@ -49,7 +49,7 @@ void SoftCap(Args& a) {
   Matrix out = a.floats("out"), x = like(a, "x", out);
   float cap = a.real("cap");
   a.require(cap > 0, "cap should be positive");
-  auto run = elementwiseKernels(a.isa()).softCap;
+  auto run = elementwiseKernels(a.context().isa).softCap;
   overElements(a, {&out, &x}, kFunction, [&](int64_t r, int64_t i, int64_t n) { run(out.dtype, at(out, r, i), at(x, r, i), cap, n); });
 }
 
@@ -58,7 +58,7 @@ Activation activation(Args& a) { return Activation(a.integer("activation", 0, in
 void Activate(Args& a) {
   Matrix out = a.floats("out"), x = like(a, "x", out);
   Activation f = activation(a);
-  auto run = elementwiseKernels(a.isa()).activate;
+  auto run = elementwiseKernels(a.context().isa).activate;
   overElements(a, {&out, &x}, kFunction, [&](int64_t r, int64_t i, int64_t n) { run(out.dtype, f, at(out, r, i), at(x, r, i), n); });
 }
 
@@ -70,7 +70,7 @@ void ActivateAndMul(Args& a) {
   Matrix gate = x, up = x;
   gate.cols = up.cols = out.cols;
   if (out.cols) up.p += out.cols * sizeOf(x.dtype);
-  auto run = elementwiseKernels(a.isa()).activateAndMul;
+  auto run = elementwiseKernels(a.context().isa).activateAndMul;
   overElements(a, {&out, &gate, &up}, kFunction,
                [&](int64_t r, int64_t i, int64_t n) { run(out.dtype, f, at(out, r, i), at(gate, r, i), at(up, r, i), n); });
 }
@@ -84,7 +84,7 @@ void Copy(Args& a) {
                  [&](int64_t r, int64_t i, int64_t n) { memmove(at(out, r, i), at(x, r, i), size_t(n) * size_t(sizeOf(x.dtype))); });
     return;
   }
-  auto run = elementwiseKernels(a.isa()).convert;
+  auto run = elementwiseKernels(a.context().isa).convert;
   overElements(a, {&out, &x}, kMove, [&](int64_t r, int64_t i, int64_t n) { run(out.dtype, x.dtype, at(out, r, i), at(x, r, i), n); });
 }
 
@@ -98,7 +98,7 @@ void Fill(Args& a) {
   float f = float(value);
   uint16_t half = 0;
   if (isFloat(out.dtype)) {
-    if (out.dtype != DType::f32) elementwiseKernels(a.isa()).convert(out.dtype, DType::f32, &half, &f, 1);
+    if (out.dtype != DType::f32) elementwiseKernels(a.context().isa).convert(out.dtype, DType::f32, &half, &f, 1);
   } else {
     a.require(out.dtype == DType::i32 || out.dtype == DType::u8, "out should be floats, i32 or u8");
     bool fits = out.dtype == DType::u8 ? value >= 0 && value <= 255 : value >= -2147483648.0 && value <= 2147483647.0;
@@ -121,7 +121,7 @@ void GatherRows(Args& a) {
   a.require(out.dtype == x.dtype, "the tensors should have one dtype");
   if (out.rows == 0 || out.cols == 0) return;
   size_t bytes = size_t(x.cols) * size_t(sizeOf(x.dtype));
-  share(a.pool(), out.rows, kMove * double(x.cols), 1, [&](int64_t from, int64_t to, int) {
+  share(a.context().pool, out.rows, kMove * double(x.cols), 1, [&](int64_t from, int64_t to, int) {
     for (int64_t i = from; i < to; i++) {
       int32_t row = rows.as<int32_t>()[i];
       if (row >= 0 && row < x.rows) memcpy(out.row(i), x.row(row), bytes);
@@ -142,8 +142,8 @@ void rmsNorm(Args& a, Matrix out, Matrix residual, Matrix x) {
   float eps = a.real("eps"), offset = a.real("weightOffset");
   int64_t n = group(a, weight, out);
   DType normed = residual.p ? residual.dtype : x.dtype;
-  auto run = normKernels(a.isa()).rms;
-  share(a.pool(), x.rows, kNorm * double(x.cols), 1, [&](int64_t from, int64_t to, int) {
+  auto run = normKernels(a.context().isa).rms;
+  share(a.context().pool, x.rows, kNorm * double(x.cols), 1, [&](int64_t from, int64_t to, int) {
     for (int64_t r = from; r < to; r++)
       for (int64_t g = 0; g < x.cols; g += n)
         run(out.dtype, normed, at(out, r, g), residual.p ? at(residual, r, g) : nullptr, at(x, r, g), weight.p, eps, offset, n);
@@ -164,8 +164,8 @@ void LayerNorm(Args& a) {
   float eps = a.real("eps");
   int64_t n = group(a, weight, out);
   a.require(!bias.p || (bias.length == n && bias.dtype == x.dtype), "bias should be like weight");
-  auto run = normKernels(a.isa()).layer;
-  share(a.pool(), x.rows, 1.5 * kNorm * double(x.cols), 1, [&](int64_t from, int64_t to, int) {
+  auto run = normKernels(a.context().isa).layer;
+  share(a.context().pool, x.rows, 1.5 * kNorm * double(x.cols), 1, [&](int64_t from, int64_t to, int) {
     for (int64_t r = from; r < to; r++)
       for (int64_t g = 0; g < x.cols; g += n) run(x.dtype, at(out, r, g), at(x, r, g), weight.p, bias.p, eps, n);
   });

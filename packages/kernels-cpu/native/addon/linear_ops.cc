@@ -2,7 +2,7 @@
 //
 //   packed weight   4 numbers   address, format, output features, input features
 #include "linear.h"
-#include "args.h"
+#include "op.h"
 
 namespace {
 
@@ -30,7 +30,7 @@ void Linear(Args& a) {
   if (bias.p && bias.dtype == DType::f32) to.bias = bias.as<float>();
   else if (bias.p) {
     float* floats = static_cast<float*>(a.context().scratch(Context::biasSlot, size_t(w.n) * 4));
-    rowKernels(a.isa()).toFloat(floats, bias.p, bias.dtype, w.n);
+    rowKernels(a.context().isa).toFloat(floats, bias.p, bias.dtype, w.n);
     to.bias = floats;
   }
   linear(a.context(), to, x.p, x.dtype, x.stride, x.rows, w);

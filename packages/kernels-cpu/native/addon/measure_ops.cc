@@ -1,4 +1,4 @@
-#include "args.h"
+#include "op.h"
 #include "measure.h"
 
 /// readSeconds(context, address, bytes), operationsPerSecond(context, dtype): numbers.

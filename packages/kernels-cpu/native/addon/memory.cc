@@ -1,5 +1,5 @@
 // Device memory as JavaScript sees it: allocate, release, and copies from and to typed arrays.
-#include "args.h"
+#include "op.h"
 
 namespace {
 

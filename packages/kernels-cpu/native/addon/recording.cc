@@ -4,7 +4,7 @@
 // recording serves every step whose tensors lie at the same addresses. Each op checks its numbers again at every replay.
 #include "recording.h"
 #include <new>
-#include "args.h"
+#include "op.h"
 
 void record(Recordings& recordings, void (*op)(Args&), const char* name, const Napi::CallbackInfo& info) {
   Recording& r = *recordings.open;

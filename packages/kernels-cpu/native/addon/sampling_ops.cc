@@ -1,6 +1,6 @@
 // From logits to tokens.
 #include "sampling_rows.h"
-#include "args.h"
+#include "op.h"
 #include "share.h"
 
 namespace {
@@ -82,8 +82,8 @@ void AddSparse(Args& a) {
 /// Calls f(row, scratch) for every row of logits, rows shared among the threads.
 template <class F> void overRows(Args& a, const Matrix& logits, double nsPerLogit, F f) {
   size_t bytes = (RowScratch::bytes(logits.cols) + 63) / 64 * 64;
-  char* memory = static_cast<char*>(a.context().scratch(Context::samplerSlot, bytes * size_t(a.pool().threads())));
-  share(a.pool(), logits.rows, nsPerLogit * double(logits.cols), 1, [&](int64_t from, int64_t to, int worker) {
+  char* memory = static_cast<char*>(a.context().scratch(Context::samplerSlot, bytes * size_t(a.context().pool.threads())));
+  share(a.context().pool, logits.rows, nsPerLogit * double(logits.cols), 1, [&](int64_t from, int64_t to, int worker) {
     RowScratch scratch(memory + bytes * size_t(worker), logits.cols);
     for (int64_t r = from; r < to; r++) f(r, reinterpret_cast<const float*>(logits.row(r)), scratch);
   });
@@ -98,7 +98,7 @@ void Sample(Args& a) {
   const float* topP = perRow(a, "topP", DType::f32, logits.rows).as<float>();
   const float* minP = perRow(a, "minP", DType::f32, logits.rows).as<float>();
   const int32_t* seeds = perRow(a, "seeds", DType::i32, logits.rows * 3).as<int32_t>();
-  const SamplingKernels& kernels = samplingKernels(a.isa());
+  const SamplingKernels& kernels = samplingKernels(a.context().isa);
   overRows(a, logits, 0.5, [&](int64_t r, const float* x, RowScratch& scratch) {
     tokens.as<int32_t>()[r] = sampleRow(kernels, x, logits.cols, {temperature[r], topK[r], topP[r], minP[r]}, seeds + 3 * r, scratch);
   });
@@ -113,7 +113,7 @@ void LogProbs(Args& a) {
   a.require(values.rows == logits.rows && ids.rows == logits.rows && ranks.length == logits.rows, "results should have the rows of logits");
   a.require(count >= 0 && ids.cols == values.cols, "values and ids should have one column more than likeliest tokens are wanted");
   a.require(count <= logits.cols, "there are not so many tokens");
-  const SamplingKernels& kernels = samplingKernels(a.isa());
+  const SamplingKernels& kernels = samplingKernels(a.context().isa);
   overRows(a, logits, 0.5, [&](int64_t r, const float* x, RowScratch& scratch) {
     ranks.as<int32_t>()[r] = logProbsRow(kernels, x, logits.cols, chosen[r], count, reinterpret_cast<float*>(values.row(r)),
                                          reinterpret_cast<int32_t*>(ids.row(r)), scratch);

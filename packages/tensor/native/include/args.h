@@ -6,15 +6,12 @@
 //   vector    3 numbers   address, dtype, length
 //   number    1 number
 //
-// An op is a function `void Op(Args& a)`; `add<Op>(env, exports, "op")` exports it. Whatever it throws arrives in JavaScript.
-// While its context records, a call is kept instead (recording.cc).
+// The addon that includes this has a context.h with its struct Context, whose `slabs` know what memory it gave out.
 #pragma once
 #include <napi.h>
-#include <new>
 #include <string>
 #include "context.h"
 #include "dtype.h"
-#include "recording.h"
 
 struct Matrix {
   char* p;
@@ -47,8 +44,7 @@ class Args {
   Args(napi_env env, Context& context, const char* op, const double* numbers, size_t count)
       : numbers_(numbers), count_(count), env_(env), op_(op), context_(&context) {}
   Context& context() const { return *context_; }
-  Pool& pool() const { return context_->pool; }
-  Isa isa() const { return context_->isa; }
+  const char* op() const { return op_; }
   Napi::Env env() const { return env_; }
 
   double number(const char* name) {
@@ -79,6 +75,7 @@ class Args {
     if (m.rows && m.cols && (__builtin_mul_overflow(m.rows - 1, m.stride, &elements) || (elements += m.cols) > kMost))
       fail(name, "is larger than any memory");
     m.p = address(name, p, m.dtype, elements);
+    note(name, m.dtype, m.rows, m.cols);
     return m;
   }
   Matrix floats(const char* name) {
@@ -97,6 +94,7 @@ class Args {
     v.dtype = dtype(name);
     v.length = size(name);
     v.p = address(name, p, v.dtype, v.length);
+    note(name, v.dtype, v.length, -1);
     return v;
   }
   Vector vectorOf(const char* name, DType t) {
@@ -136,6 +134,21 @@ class Args {
   DType dtype(const char* name) { return DType(integer(name, 0, int(DType::count) - 1)); }
   int64_t size(const char* name) { return integer(name, 0, kMost); }
 
+  /// What was read so far, for an error that comes later: `linear(out bf16 [4, 64], x bf16 [4, 32])`.
+  std::string describe() const {
+    static const char* const kNames[] = {"f32", "bf16", "f16", "i32", "u8", "i8", "f8e4m3", "f8e5m2", "f64", "i64", "i16", "u16", "u32", "u64", "bool"};
+    std::string text = std::string(op_) + "(";
+    for (int i = 0; i < noted_; i++) {
+      const Note& n = notes_[i];
+      text += std::string(i ? ", " : "") + n.name + " " + kNames[int(n.dtype)] + " [" + std::to_string(n.rows);
+      text += n.cols < 0 ? "]" : ", " + std::to_string(n.cols) + "]";
+    }
+    return text + ")";
+  }
+  void note(const char* name, DType t, int64_t rows, int64_t cols) {
+    if (noted_ < kNotes) notes_[noted_++] = {name, t, rows, cols};
+  }
+
   void require(bool ok, const char* message) const {
     if (!ok) raise(env(), "BAD_ARGUMENT", std::string(op_) + ": " + message);
   }
@@ -146,7 +159,7 @@ class Args {
  private:
   static constexpr int64_t kMost = int64_t(1) << 40;
 
-  Context* contextOf(double handle) const;  // context.cc; throws for a handle that is not alive
+  Context* contextOf(double handle) const;  // contexts.h; throws for a handle that is not alive
 
   const Napi::CallbackInfo* const info_ = nullptr;
   const double* const numbers_ = nullptr;
@@ -154,23 +167,13 @@ class Args {
   const napi_env env_;
   const char* const op_;
   size_t at_ = 0;
+  struct Note {
+    const char* name;
+    DType dtype;
+    int64_t rows, cols;  // cols < 0: a vector
+  };
+  static constexpr int kNotes = 8;
+  Note notes_[kNotes];
+  int noted_ = 0;
   Context* context_ = nullptr;
 };
-
-/// Keeps a call instead of making it (recording.cc).
-void record(Recordings& recordings, void (*op)(Args&), const char* name, const Napi::CallbackInfo& info);
-
-/// Exports `op` under `name`; the name also leads every error message of its arguments.
-template <void (*op)(Args&)> void add(Napi::Env env, Napi::Object exports, const char* name) {
-  auto call = [](const Napi::CallbackInfo& info) {
-    const char* op_ = static_cast<const char*>(info.Data());
-    try {
-      Args args(info, op_);
-      if (args.context().recordings.open) record(args.context().recordings, op, op_, info);
-      else op(args);
-    } catch (const std::bad_alloc&) {
-      raise(info.Env(), "OUT_OF_MEMORY", std::string(op_) + ": there is no memory for its intermediate results");
-    }
-  };
-  exports.Set(name, Napi::Function::New(env, call, name, const_cast<char*>(name)));
-}

@@ -1,30 +1,12 @@
-import {
-  type AttentionBatch,
-  type AttentionOptions,
-  DTYPE_CODE,
-  type Kernels,
-  PAGE_TOKENS,
-  type PagedCache,
-  type PageShape,
-  type RotaryOptions,
-  type Tensor,
-  tensorError,
-} from '@aphrodite/tensor'
-import { type Native, nativeOps } from './native.ts'
-
-const LINE_BYTES = 64
-const LANES = 16
-
-/** Keys and values of all heads, as lines of 64 bytes: 16 lanes of one number of f32 or two of 16 bits (`native/include/attention.h`). */
-export function pageBytes({ kvHeads, keyDim, valueDim, dtype }: PageShape): number {
-  const perLane = dtype === 'f32' ? 1 : 2
-  const lines = Math.ceil(keyDim / perLane) + Math.ceil(valueDim / LANES) * (PAGE_TOKENS / perLane)
-  return kvHeads * lines * LINE_BYTES
-}
+import type { PagedCache } from '../cache.ts'
+import { DTYPE_CODE } from '../dtype.ts'
+import { tensorError } from '../errors.ts'
+import type { AttentionBatch, AttentionOptions, Kernels, RotaryOptions } from '../kernels.ts'
+import type { Tensor } from '../tensor.ts'
+import type { NativeOps } from './ops.ts'
 
 /** Rotary embeddings, the paged cache, and attention over it. */
-export function attentionOps(native: Native, context: number): Pick<Kernels, 'rotary' | 'writeCache' | 'pagedAttention'> {
-  const ops = nativeOps(native, 'rotary', 'writeCache', 'pagedAttention')
+export function attentionOps(op: NativeOps, context: number): Pick<Kernels, 'rotary' | 'writeCache' | 'pagedAttention'> {
   return {
     rotary(q: Tensor, k: Tensor, positions: Tensor, cosSin: Tensor, options: RotaryOptions) {
       const { selector } = options
@@ -32,7 +14,7 @@ export function attentionOps(native: Native, context: number): Pick<Kernels, 'ro
       heads('rotary', 'k', k)
       if (selector && cosSin.shape[0]! % 2 !== 0)
         throw tensorError('BAD_SHAPE', `rotary: cosSin has ${cosSin.shape[0]} rows; with a selector it should have two halves.`)
-      ops.rotary(
+      op.rotary(
         context,
         q.address,
         DTYPE_CODE[q.dtype],
@@ -68,7 +50,7 @@ export function attentionOps(native: Native, context: number): Pick<Kernels, 'ro
       heads('writeCache', 'v', v)
       if (k.shape[1] !== kvHeads || v.shape[1] !== kvHeads)
         throw tensorError('BAD_SHAPE', `writeCache: k is [${k.shape}] and v is [${v.shape}]; the cache has ${kvHeads} kv heads.`)
-      ops.writeCache(
+      op.writeCache(
         context,
         cache.address,
         DTYPE_CODE[dtype],
@@ -103,7 +85,7 @@ export function attentionOps(native: Native, context: number): Pick<Kernels, 'ro
           'BAD_SHAPE',
           `pagedAttention: out is [${out.shape}]; it should be [tokens, heads · ${valueDim}], its rows contiguous.`,
         )
-      ops.pagedAttention(
+      op.pagedAttention(
         context,
         out.address,
         DTYPE_CODE[out.dtype],
@@ -142,6 +124,8 @@ export function attentionOps(native: Native, context: number): Pick<Kernels, 'ro
         sinks ? sinks.address : 0,
         sinks ? DTYPE_CODE[sinks.dtype] : 0,
         sinks ? sinks.size : 0,
+        batch.maxQueryLength,
+        batch.maxContextLength,
       )
     },
   }

@@ -1,5 +1,8 @@
-import { ACTIVATION_CODE, type Activation, DTYPE_CODE, type Kernels, type Tensor, tensorError } from '@aphrodite/tensor'
-import { type Native, nativeOps } from './native.ts'
+import { DTYPE_CODE } from '../dtype.ts'
+import { tensorError } from '../errors.ts'
+import { ACTIVATION_CODE, type Activation, type Kernels } from '../kernels.ts'
+import type { Tensor } from '../tensor.ts'
+import type { NativeOps } from './ops.ts'
 
 type ElementwiseOps = Pick<
   Kernels,
@@ -7,21 +10,7 @@ type ElementwiseOps = Pick<
 >
 
 /** Norms, activations and other ops on rows. Tensors of any rank: the rows are the first dimension, whose stride may be anything. */
-export function elementwiseOps(native: Native, context: number): ElementwiseOps {
-  const op = nativeOps(
-    native,
-    'gatherRows',
-    'rmsNorm',
-    'addRmsNorm',
-    'layerNorm',
-    'add',
-    'scale',
-    'softCap',
-    'activate',
-    'activateAndMul',
-    'copy',
-    'fill',
-  )
+export function elementwiseOps(op: NativeOps, context: number): ElementwiseOps {
   return {
     gatherRows(out, x, rows) {
       op.gatherRows(context, ...matrix('gatherRows', 'out', out), ...matrix('gatherRows', 'x', x), ...vector('gatherRows', 'rows', rows))

@@ -1,9 +1,11 @@
-import { DTYPE_CODE, type Kernels, type Tensor, tensorError } from '@aphrodite/tensor'
-import { type Native, nativeOps } from './native.ts'
+import { DTYPE_CODE } from '../dtype.ts'
+import { tensorError } from '../errors.ts'
+import type { Kernels } from '../kernels.ts'
+import type { Tensor } from '../tensor.ts'
+import type { NativeOps } from './ops.ts'
 
-/** From logits to tokens. `native/kernels/sampling_rows.h` says exactly which token a row gives. */
-export function samplingOps(native: Native, context: number): Pick<Kernels, 'penalize' | 'addSparse' | 'sample' | 'logProbs'> {
-  const op = nativeOps(native, 'penalize', 'addSparse', 'sample', 'logProbs')
+/** From logits to tokens. `Kernels.sample` says exactly which token a row gives. */
+export function samplingOps(op: NativeOps, context: number): Pick<Kernels, 'penalize' | 'addSparse' | 'sample' | 'logProbs'> {
   return {
     penalize(logits, { repetition, presence, frequency }, history) {
       op.penalize(

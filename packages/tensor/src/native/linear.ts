@@ -1,14 +1,17 @@
-import { DTYPE_CODE, type Kernels, type PackedWeight, type Tensor, tensorError, WEIGHT_FORMAT_CODE } from '@aphrodite/tensor'
-import { type Native, nativeOps } from './native.ts'
+import { DTYPE_CODE } from '../dtype.ts'
+import { tensorError } from '../errors.ts'
+import type { Kernels } from '../kernels.ts'
+import type { Tensor } from '../tensor.ts'
+import { type PackedWeight, WEIGHT_FORMAT_CODE } from '../weight.ts'
+import type { NativeOps } from './ops.ts'
 
 /** Products with packed weights, and rows of packed tables. */
-export function linearOps(native: Native, context: number): Pick<Kernels, 'linear' | 'embedding'> {
-  const { linear, embedding } = nativeOps(native, 'linear', 'embedding')
+export function linearOps(op: NativeOps, context: number): Pick<Kernels, 'linear' | 'embedding'> {
   return {
     linear(out: Tensor, x: Tensor, weight: PackedWeight, bias?: Tensor) {
       matrix('linear', 'out', out)
       matrix('linear', 'x', x)
-      linear(
+      op.linear(
         context,
         out.address,
         DTYPE_CODE[out.dtype],
@@ -31,7 +34,7 @@ export function linearOps(native: Native, context: number): Pick<Kernels, 'linea
     },
     embedding(out: Tensor, ids: Tensor, table: PackedWeight, firstRow: number) {
       matrix('embedding', 'out', out)
-      embedding(
+      op.embedding(
         context,
         out.address,
         DTYPE_CODE[out.dtype],

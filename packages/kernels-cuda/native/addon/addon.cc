@@ -1,0 +1,13 @@
+// The addon's parts; each file exports the functions that its name says.
+#include <napi.h>
+
+#define PARTS(X) X(Context) X(Memory) X(Weights) X(Graph) X(Measure) X(Linear) X(FusedLinear) X(Attention) X(Elementwise) X(Sampling)
+#define DECLARE(part) __attribute__((weak)) void Init##part(Napi::Env env, Napi::Object exports);
+PARTS(DECLARE)
+
+static Napi::Object Init(Napi::Env env, Napi::Object exports) {
+#define CALL(part) if (Init##part) Init##part(env, exports);
+  PARTS(CALL)
+  return exports;
+}
+NODE_API_MODULE(kernels_cuda, Init)

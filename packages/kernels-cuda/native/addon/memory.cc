@@ -1,0 +1,175 @@
+// Device memory as JavaScript sees it: allocate, release, copies from and to typed arrays, and the wait for the device.
+#include <string.h>
+#include "op.h"
+#include "reads.h"
+
+namespace {
+
+constexpr int kMostDims = 8;
+struct Dim {
+  int64_t n, device, host;  // extent, strides in elements
+};
+struct Copy {
+  char *device, *host;
+  DType deviceType, hostType;
+  Dim dims[kMostDims];
+  int rank;
+};
+
+/// address, dtype, typed array, its dtype, rank, then extent, device stride and host stride of each dimension
+Copy copyOf(Args& a, const char* device, const char* host) {
+  a.require(!a.context().capturing, "data of the host cannot be moved while a graph is captured");
+  Copy c;
+  double p = a.number(device);
+  c.deviceType = a.dtype(device);
+  HostBytes bytes = a.host(host);
+  c.hostType = a.dtype(host);
+  if (c.deviceType != c.hostType && !(isFloat(c.deviceType) && isReal(c.hostType)))
+    a.fail(host, "has a dtype that cannot be converted: only floats can");
+  c.rank = int(a.integer("rank", 0, kMostDims));
+  bool empty = false;
+  int64_t deviceEnd = 1, hostEnd = 1;
+  for (int i = 0; i < c.rank; i++) {
+    Dim& d = c.dims[i];
+    d.n = a.size(device), d.device = a.size(device), d.host = a.size(host);
+    empty |= d.n == 0;
+    int64_t x, y;
+    if (d.n > 0 && (__builtin_mul_overflow(d.n - 1, d.device, &x) || __builtin_mul_overflow(d.n - 1, d.host, &y) ||
+                    __builtin_add_overflow(deviceEnd, x, &deviceEnd) || __builtin_add_overflow(hostEnd, y, &hostEnd)))
+      a.fail(device, "is larger than any memory");
+  }
+  if (empty) c.dims[0] = {0, 0, 0}, c.rank = 1, deviceEnd = 0, hostEnd = 0;
+  if (hostEnd > int64_t(1) << 46 || deviceEnd > int64_t(1) << 46) a.fail(device, "is larger than any memory");
+  if (size_t(hostEnd) * size_t(sizeOf(c.hostType)) > bytes.bytes) a.fail(host, "has fewer bytes than its shape and strides need");
+  c.device = a.address(device, p, c.deviceType, deviceEnd), c.host = bytes.p;
+  return c;
+}
+
+/// Walks the dimensions; `row` gets each stretch of the innermost one.
+template <class Row> void walk(const Copy& c, int dim, char* device, char* host, Row& row) {
+  int64_t db = sizeOf(c.deviceType), hb = sizeOf(c.hostType);
+  if (dim >= c.rank - 1) {
+    row(device, host, c.rank == 0 ? Dim{1, 1, 1} : c.dims[dim]);
+    return;
+  }
+  const Dim& d = c.dims[dim];
+  for (int64_t i = 0; i < d.n; i++) walk(c, dim + 1, device + i * d.device * db, host + i * d.host * hb, row);
+}
+
+void convertRow(char* to, DType toType, const char* from, DType fromType, int64_t fromStride, int64_t n) {
+  int64_t tb = sizeOf(toType), fb = sizeOf(fromType);
+  if (toType == fromType) {
+    if (fromStride == 1) memcpy(to, from, size_t(n * tb));
+    else
+      for (int64_t i = 0; i < n; i++) memcpy(to + i * tb, from + i * fromStride * fb, size_t(tb));
+    return;
+  }
+  for (int64_t i = 0; i < n; i++) storeFloat(toType, to + i * tb, loadReal(fromType, from + i * fromStride * fb));
+}
+
+void Upload(Args& a) {
+  const Copy c = copyOf(a, "dst", "src");
+  Context& context = a.context();
+  std::vector<char> buffer;
+  auto row = [&](char* device, char* host, const Dim& d) {
+    const size_t bytes = size_t(d.n) * size_t(sizeOf(c.deviceType));
+    if (d.n == 0) return;
+    const bool together = d.device == 1 || d.n == 1;
+    const char* from = host;
+    if (c.deviceType != c.hostType || (d.host != 1 && d.n > 1)) {
+      buffer.resize(bytes);
+      convertRow(buffer.data(), c.deviceType, host, c.hostType, d.host, d.n);
+      from = buffer.data();
+    }
+    if (together) return context.staging->upload(device, from, bytes, context.stream);
+    const int64_t size = sizeOf(c.deviceType);
+    for (int64_t i = 0; i < d.n; i++) context.staging->upload(device + i * d.device * size, from + i * size, size_t(size), context.stream);
+  };
+  walk(c, 0, c.device, c.host, row);
+}
+
+void Download(Args& a) {
+  const Copy c = copyOf(a, "src", "dst");
+  a.require(c.hostType == c.deviceType || c.hostType == DType::f32, "floats are downloaded as f32, integers as they are");
+  Context& context = a.context();
+  std::vector<char> buffer;
+  auto row = [&](char* device, char* host, const Dim& d) {
+    if (d.n == 0) return;
+    const int64_t db = sizeOf(c.deviceType), hb = sizeOf(c.hostType);
+    const size_t bytes = size_t((d.n - 1) * d.device + 1) * size_t(db);
+    buffer.resize(bytes);
+    check(cudaMemcpyAsync(buffer.data(), device, bytes, cudaMemcpyDeviceToHost, context.stream), "cudaMemcpyAsync");
+    check(cudaStreamSynchronize(context.stream), "cudaStreamSynchronize");
+    for (int64_t i = 0; i < d.n; i++) {
+      const char* from = buffer.data() + i * d.device * db;
+      char* to = host + i * d.host * hb;
+      if (c.hostType == c.deviceType) memcpy(to, from, size_t(db));
+      else storeFloat(c.hostType, to, loadReal(c.deviceType, from));
+    }
+  };
+  walk(c, 0, c.device, c.host, row);
+}
+
+/// beginRead(context, address, dtype, elements): a handle for waitRead
+Napi::Value BeginRead(Args& a) {
+  Context& c = a.context();
+  a.require(!c.capturing, "data cannot be read while a graph is captured");
+  Vector v = a.vector("src");
+  return Napi::Number::New(a.env(), c.reads->begin(v.p, size_t(v.length) * size_t(sizeOf(v.dtype)), c.stream));
+}
+
+/// waitRead(context, handle, dst: typed array of as many bytes)
+void WaitRead(Args& a) {
+  Context& c = a.context();
+  const double handle = a.number("read");
+  HostBytes to = a.host("dst");
+  const Reads::Read* read = c.reads->wait(handle);
+  a.require(read, "there is no such read");
+  a.require(to.bytes == read->bytes, "dst should have as many bytes as were read");
+  memcpy(to.p, read->pinned, to.bytes);
+  c.reads->finish(handle);
+}
+
+void Release(Args& a) {
+  double p = a.number("address");
+  a.require(!a.context().capturing, "memory cannot be given back while a graph is captured");
+  if (!(p > 0) || p > 9007199254740991.0 || !a.context().slabs.release(reinterpret_cast<void*>(uintptr_t(p)), a.context().stream))
+    a.fail("address", "is not one that allocate returned");
+}
+
+/// The address, or 0 when the device has no more memory.
+Napi::Value Allocate(Args& a) {
+  a.require(!a.context().capturing, "memory cannot be allocated while a graph is captured");
+  void* p = nullptr;
+  try {
+    p = a.context().slabs.allocate(size_t(a.integer("bytes", 0, int64_t(1) << 46)), a.context().stream);
+  } catch (const CudaFailure& failure) {
+    if (failure.code != cudaErrorMemoryAllocation) throw;
+  }
+  return Napi::Number::New(a.env(), double(uintptr_t(p)));
+}
+
+/// { total, free } in bytes
+Napi::Value Memory(Args& a) {
+  size_t free = 0, total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  auto o = Napi::Object::New(a.env());
+  o.Set("total", double(total));
+  o.Set("free", double(free));
+  return o;
+}
+
+void Synchronize(Args& a) { check(cudaStreamSynchronize(a.context().stream), "cudaStreamSynchronize"); }
+
+}  // namespace
+
+void InitMemory(Napi::Env env, Napi::Object exports) {
+  addValue<Allocate>(env, exports, "allocate");
+  add<Release>(env, exports, "release");
+  add<Upload>(env, exports, "upload");
+  add<Download>(env, exports, "download");
+  addValue<BeginRead>(env, exports, "beginRead");
+  add<WaitRead>(env, exports, "waitRead");
+  addValue<Memory>(env, exports, "memory");
+  add<Synchronize>(env, exports, "synchronize");
+}

@@ -1,0 +1,113 @@
+#include "context.h"
+#include <string.h>
+#include "blas.h"
+#include "graphs.h"
+#include "reads.h"
+
+void use(const Context& context) {
+  thread_local int current = -1;
+  if (current == context.device) return;
+  check(cudaSetDevice(context.device), "cudaSetDevice");
+  current = context.device;
+}
+
+Context::Context(int device) : device(device) {
+  use(*this);
+  auto attribute = [&](cudaDeviceAttr a) {
+    int v = 0;
+    check(cudaDeviceGetAttribute(&v, a, device), "cudaDeviceGetAttribute");
+    return v;
+  };
+  sms = attribute(cudaDevAttrMultiProcessorCount);
+  capability = attribute(cudaDevAttrComputeCapabilityMajor) * 10 + attribute(cudaDevAttrComputeCapabilityMinor);
+  sharedBytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  l2Bytes = size_t(attribute(cudaDevAttrL2CacheSize));
+  pdl = capability >= 90;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
+  try {
+    scratch = static_cast<char*>(slabs.allocate(kScratchBytes, stream));
+    counters = static_cast<unsigned int*>(slabs.allocate(kCounters * sizeof(unsigned int), stream));
+    staging = std::make_unique<Staging>(size_t(32) << 20);
+    reads = std::make_unique<Reads>();
+    graphs = std::make_unique<Graphs>();
+    blas = openBlas(*this);
+  } catch (...) {
+    cudaStreamDestroy(stream);
+    throw;
+  }
+}
+
+Context::~Context() {
+  cudaSetDevice(device);
+  cudaStreamSynchronize(stream);
+  graphs.reset();
+  reads.reset();
+  blas.reset();
+  cudaStreamDestroy(stream);
+}
+
+Slabs::~Slabs() {
+  for (auto& slab : slabs_) cudaFree(reinterpret_cast<void*>(slab.first));
+}
+
+void* Slabs::allocate(size_t bytes, cudaStream_t stream) {
+  void* p = nullptr;
+  const size_t size = bytes ? bytes : 256;
+  cudaError_t code = cudaMalloc(&p, size);
+  if (code != cudaSuccess) {
+    cudaGetLastError();  // or it would be reported again by the next call
+    throw CudaFailure{code, "cudaMalloc"};
+  }
+  code = cudaMemsetAsync(p, 0, size, stream);
+  if (code != cudaSuccess) {
+    cudaFree(p);
+    throw CudaFailure{code, "cudaMemsetAsync"};
+  }
+  slabs_[reinterpret_cast<uintptr_t>(p)] = size;
+  return p;
+}
+
+bool Slabs::release(void* p, cudaStream_t stream) {
+  auto found = slabs_.find(reinterpret_cast<uintptr_t>(p));
+  if (found == slabs_.end()) return false;
+  slabs_.erase(found);
+  check(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+  check(cudaFree(p), "cudaFree");
+  return true;
+}
+
+bool Slabs::contains(const void* p, size_t bytes) const {
+  const uintptr_t a = reinterpret_cast<uintptr_t>(p);
+  auto next = slabs_.upper_bound(a);
+  if (next == slabs_.begin()) return false;
+  --next;
+  const uintptr_t offset = a - next->first;
+  return offset <= next->second && bytes <= next->second - offset;
+}
+
+Staging::Staging(size_t bytes) : bytes_(bytes) {
+  check(cudaHostAlloc(reinterpret_cast<void**>(&memory_), bytes * 2, cudaHostAllocDefault), "cudaHostAlloc");
+  for (auto& half : halves_) check(cudaEventCreateWithFlags(&half.event, cudaEventDisableTiming), "cudaEventCreate");
+}
+Staging::~Staging() {
+  for (auto& half : halves_) cudaEventDestroy(half.event);
+  cudaFreeHost(memory_);
+}
+
+void Staging::upload(void* to, const void* from, size_t bytes, cudaStream_t stream) {
+  const char* source = static_cast<const char*>(from);
+  char* target = static_cast<char*>(to);
+  while (bytes > 0) {
+    if (at_ == bytes_) {  // this half is full: its copies end with the event; the other half is free once its event has come
+      check(cudaEventRecord(halves_[current_].event, stream), "cudaEventRecord");
+      halves_[current_].used = true;
+      current_ ^= 1, at_ = 0;
+      if (halves_[current_].used) check(cudaEventSynchronize(halves_[current_].event), "cudaEventSynchronize");
+    }
+    const size_t part = bytes < bytes_ - at_ ? bytes : bytes_ - at_;
+    char* pinned = memory_ + size_t(current_) * bytes_ + at_;
+    memcpy(pinned, source, part);
+    check(cudaMemcpyAsync(target, pinned, part, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
+    at_ += part, source += part, target += part, bytes -= part;
+  }
+}
