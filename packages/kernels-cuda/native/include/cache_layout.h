@@ -1,10 +1,15 @@
 // How a page of the paged cache lies in memory. A page holds kPageTokens tokens; a head's keys and values of a page are one
-// contiguous stretch, so that one bulk copy fetches them:
+// contiguous stretch each, so that one bulk copy fetches them:
 //
-//   page [kvHeads] { keys [kPageTokens][keyDim], values [kPageTokens][valueDim] }      (dims padded to 16 elements, with zeros)
+//   page [kvHeads] { keys, values }                              (dims padded to 16 elements, with zeros)
+//   keys, values   [2 groups of 8 tokens][panel][8 tokens][panel's width]
 //
-// Inside a row the 16-byte chunks are permuted by the token's number, so that eight rows read at the same column fall into
-// different banks of shared memory without padding: chunk c of token t lies at c ^ swizzle(t).
+// A panel is `width` 16-byte chunks of a row: the largest power of two that divides the row's chunks, at most 8 (128 bytes).
+// So a row of 128 16-bit elements is two panels of 64, one of 96 three panels of 32. Inside a panel the chunks are permuted
+// by the token's number: chunk c of token t of the group lies at c ^ (t · width / 8). Two things follow. Eight rows read at
+// the same column (ldmatrix) fall into different banks of shared memory without padding. And pages that follow one another
+// in shared memory, copied as they are, form one tile that the tensor cores of sm_90 read in place: panels of 8, 4, 2 chunks
+// are wgmma's 128-, 64-, 32-byte swizzle, and the distance from one group of 8 tokens to the next is the same everywhere.
 #pragma once
 #include <stdint.h>
 #ifdef __CUDACC__
@@ -18,24 +23,27 @@ constexpr int kPageTokens = 16;
 /// One side of a page: keys or values. `dim` elements of `elementBytes`.
 struct PageRows {
   int rowBytes;  // of one token, padded
-  int mask, shift;
-  HOST_DEVICE PageRows(int dim, int elementBytes) {
-    rowBytes = (dim + 15) / 16 * 16 * elementBytes;
-    const int chunks = rowBytes / 16;
-    // The largest power of two that divides the number of chunks, at most 8: the permutation stays inside the row.
-    int pow2 = chunks & -chunks;
-    if (pow2 > 8) pow2 = 8;
-    mask = pow2 - 1;
-    // Rows shorter than 128 bytes share a line of banks: they change the chunk only from line to line.
-    shift = rowBytes == 64 ? 1 : rowBytes == 32 ? 2 : 0;
+  int width;     // chunks of a panel: 1, 2, 4 or 8
+  HOST_DEVICE constexpr PageRows(int dim, int elementBytes) : rowBytes((dim + 15) / 16 * 16 * elementBytes), width(0) {
+    const int chunks = rowBytes / 16, pow2 = chunks & -chunks;
+    width = pow2 > 8 ? 8 : pow2;
   }
-  HOST_DEVICE int swizzle(int token) const { return (token >> shift) & mask; }
-  /// Byte of element d of a token inside keys or values of a head's page.
-  HOST_DEVICE int offset(int token, int d, int elementBytes) const {
+  HOST_DEVICE constexpr int panels() const { return rowBytes / 16 / width; }
+  HOST_DEVICE constexpr int panelBytes() const { return 8 * 16 * width; }
+  /// From one group of 8 tokens to the next.
+  HOST_DEVICE constexpr int groupBytes() const { return 8 * rowBytes; }
+  /// Byte of 16-byte chunk c of a token inside keys or values of a head's page. `token` may pass the page's end where pages
+  /// follow one another in shared memory.
+  HOST_DEVICE constexpr int chunk(int token, int c) const {
+    const int t = token & 7;
+    return (token >> 3) * groupBytes() + c / width * panelBytes() + (t * width + ((c & (width - 1)) ^ (t * width >> 3))) * 16;
+  }
+  /// Byte of element d.
+  HOST_DEVICE constexpr int offset(int token, int d, int elementBytes) const {
     const int b = d * elementBytes;
-    return token * rowBytes + (((b >> 4) ^ swizzle(token)) << 4) + (b & 15);
+    return chunk(token, b >> 4) + (b & 15);
   }
-  HOST_DEVICE int bytes() const { return kPageTokens * rowBytes; }
+  HOST_DEVICE constexpr int bytes() const { return kPageTokens * rowBytes; }
 };
 
 struct CacheLayout {
