@@ -3,26 +3,27 @@ import {
   DTYPE_CODE,
   type DType,
   didYouMean,
+  download,
   type FloatDType,
   type Graph,
   type HostArray,
   type HostData,
-  isFloat,
   type Kernels,
   type MemoryInfo,
   nativeKernels,
   type PackedWeight,
   type PageShape,
-  product,
-  sizeOf,
+  packWeight,
   type Tensor,
   tensorError,
+  unpackWeight,
+  upload,
   type WeightFormat,
 } from '@aphrodite/tensor'
 import { kernelsCpuError } from './errors.ts'
 import { memoryInfo } from './memory.ts'
 import { loadNative, type Native } from './native.ts'
-import { pack, packedBytes, pageBytes, unpack } from './packing.ts'
+import { packedBytes, pageBytes } from './packing.ts'
 import { defaultThreads, orderCores, processorName } from './topology.ts'
 
 /** Instruction sets in rising order; each has all that the ones before it have. */
@@ -107,41 +108,20 @@ export class CpuDevice implements Device {
   }
 
   upload(dst: Tensor, src: HostArray | HostData): void {
-    const { address, dtype, shape, strides } = dst
-    const code = DTYPE_CODE[dtype]
-    if (ArrayBuffer.isView(src)) {
-      const from = hostDType(src, dtype)
-      if (product(shape) !== src.length)
-        throw kernelsCpuError('BAD_ARGUMENT', `upload: src has ${src.length} elements, dst is [${shape}]. Give as many.`)
-      if (dst.isContiguous()) this.#native.upload(this.#context, address, code, src, DTYPE_CODE[from], 1, src.length, 1, 1)
-      else this.#native.upload(this.#context, address, code, src, DTYPE_CODE[from], shape.length, ...dims(shape, strides, rowMajor(shape)))
-      return
-    }
-    if (src.shape.length !== shape.length || src.shape.some((n, i) => n !== shape[i]))
-      throw kernelsCpuError('BAD_ARGUMENT', `upload: src is [${src.shape}], dst is [${shape}]. They should be equal.`)
-    const from = DTYPE_CODE[src.dtype]
-    this.#native.upload(this.#context, address, code, src.bytes, from, shape.length, ...dims(shape, strides, src.strides))
+    upload(this.#native, this.#context, dst, src)
   }
-
   download(src: Tensor): Float32Array | Int32Array | Uint8Array {
-    const { address, dtype, shape, strides } = src
-    const size = src.size
-    if (!isFloat(dtype) && dtype !== 'i32' && dtype !== 'u8')
-      throw kernelsCpuError('BAD_ARGUMENT', `download: src is ${dtype}; floats, i32 and u8 can be downloaded.`)
-    const host = isFloat(dtype) ? new Float32Array(size) : dtype === 'i32' ? new Int32Array(size) : new Uint8Array(size)
-    const code = isFloat(dtype) ? DTYPE_CODE.f32 : DTYPE_CODE[dtype]
-    this.#native.download(this.#context, address, DTYPE_CODE[dtype], host, code, shape.length, ...dims(shape, strides, rowMajor(shape)))
-    return host
+    return download(this.#native, this.#context, src)
   }
 
   packedBytes(format: WeightFormat, outFeatures: number, inFeatures: number): number {
     return packedBytes(format, outFeatures, inFeatures)
   }
   pack(dst: PackedWeight, src: HostArray, row: number, column: number): void {
-    pack(this.#native, this.#context, dst, src, row, column)
+    packWeight(this.#native, this.#context, dst, src, row, column)
   }
   unpack(src: PackedWeight): Float32Array {
-    return unpack(this.#native, this.#context, src)
+    return unpackWeight(this.#native, this.#context, src)
   }
 
   pageBytes(shape: PageShape): number {
@@ -180,24 +160,4 @@ export class CpuDevice implements Device {
     this.#closed = true
     this.#native.destroyContext(this.#context)
   }
-}
-
-/** What a typed array holds: the tensor's own type where it fits the array's element size, as there is no array of bf16. */
-function hostDType(data: HostData, dst: DType): DType {
-  if (data instanceof Float32Array) return 'f32'
-  if (data instanceof Int32Array) return 'i32'
-  if (data instanceof Int8Array) return 'i8'
-  if (data instanceof Uint16Array) return sizeOf(dst) === 2 ? dst : 'u16'
-  return sizeOf(dst) === 1 ? dst : 'u8'
-}
-
-const rowMajor = (shape: readonly number[]): number[] => {
-  const strides = new Array<number>(shape.length)
-  for (let i = shape.length - 1, s = 1; i >= 0; s *= shape[i--]!) strides[i] = s
-  return strides
-}
-
-/** Extent, device stride and host stride of each dimension. */
-function dims(shape: readonly number[], device: readonly number[], host: readonly number[]): number[] {
-  return shape.flatMap((n, i) => [n, device[i]!, host[i]!])
 }

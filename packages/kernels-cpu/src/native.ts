@@ -1,13 +1,11 @@
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-import { AphroditeError, missingOps, type NativeOps } from '@aphrodite/tensor'
+import { AphroditeError, missingOps, type NativeOps, type NativeTransfers } from '@aphrodite/tensor'
 import { kernelsCpuError } from './errors.ts'
 
-type HostView = Float32Array | Int32Array | Uint16Array | Uint8Array | Int8Array
-
 /** What the addon has besides ops. Addresses are numbers below 2^53. */
-export interface Native extends NativeOps {
+export interface Native extends NativeOps, NativeTransfers {
   /** `cores`: one for each thread, which ties it there; otherwise threads run where the system puts them. */
   createContext(threads: number, isa: number, spin: boolean, cores?: readonly number[]): number
   destroyContext(context: number): void
@@ -18,11 +16,6 @@ export interface Native extends NativeOps {
   /** 0 when there is no memory. */
   allocate(context: number, bytes: number): number
   release(context: number, address: number): void
-  /** dims: extent, device stride, host stride of each dimension. */
-  upload(context: number, address: number, dtype: number, host: HostView, hostDtype: number, rank: number, ...dims: number[]): void
-  download(context: number, address: number, dtype: number, host: HostView, hostDtype: number, rank: number, ...dims: number[]): void
-  /** n, k: of the packed weight; place: src's rows, columns, row stride, column stride, then dst's row and column. */
-  pack(context: number, address: number, format: number, n: number, k: number, src: HostView, dtype: number, ...place: number[]): void
   readSeconds(context: number, address: number, bytes: number): number
   operationsPerSecond(context: number, dtype: number): number
   /** Ops are kept instead of made from here … */
@@ -31,7 +24,6 @@ export interface Native extends NativeOps {
   endRecording(context: number, keep: number): number
   replay(context: number, recording: number): void
   releaseRecording(context: number, recording: number): void
-  unpack(context: number, address: number, format: number, n: number, k: number, dst: Float32Array): void
 }
 
 const require = createRequire(import.meta.url)

@@ -1,1 +1,3 @@
+export * from './device.ts'
+export * from './errors.ts'
 export * from './probe.ts'

@@ -1,12 +1,17 @@
+import { findNative } from './native.ts'
+
 /** What this machine has for CUDA, and why it has nothing when it has nothing. */
 export interface CudaProbe {
   /** Whether this build holds CUDA kernels at all. */
   readonly built: boolean
-  readonly devices: readonly { readonly name: string; readonly memory: number }[]
+  /** memory in bytes; capability 80, 89, 90 … */
+  readonly devices: readonly { readonly name: string; readonly memory: number; readonly capability: number }[]
   readonly reason?: string
 }
 
-/** This version holds no CUDA kernels yet: no devices, and the reason. */
+/** The CUDA devices of this machine. Never throws. */
 export function probeCuda(): CudaProbe {
-  return { built: false, devices: [], reason: 'this version of @aphrodite/kernels-cuda holds no kernels yet' }
+  const found = findNative()
+  if (!('native' in found)) return { built: false, devices: [], reason: found.reason }
+  return { built: true, ...found.native.probe() }
 }

@@ -87,6 +87,11 @@ export interface Kernels {
   embedding(out: Tensor, ids: Tensor, table: PackedWeight, firstRow: number): void
   /** out [n, k] = x[rows[i]]; rows i32 [n]. */
   gatherRows(out: Tensor, x: Tensor, rows: Tensor): void
+  /**
+   * ids[i] = lastTokens[sources[i]] where sources[i] is an index of lastTokens; where it is none (−1), ids[i] stays. All i32;
+   * ids and sources [n], lastTokens [m]. A step can so be enqueued before the host knows the tokens of the one before.
+   */
+  feedTokens(ids: Tensor, lastTokens: Tensor, sources: Tensor): void
 
   /**
    * out = x / sqrt(mean(x²) + eps) · (weight + weightOffset), over the last dimension. Gemma's offset is 1. x may be f32 where

@@ -130,6 +130,16 @@ void GatherRows(Args& a) {
   });
 }
 
+/// ids of sources outside lastTokens stay.
+void FeedTokens(Args& a) {
+  Vector ids = a.vectorOf("ids", DType::i32), last = a.vectorOf("lastTokens", DType::i32), sources = a.vectorOf("sources", DType::i32);
+  a.require(ids.length == sources.length, "ids and sources should have one length");
+  for (int64_t i = 0; i < ids.length; i++) {
+    int32_t source = sources.as<int32_t>()[i];
+    if (source >= 0 && source < last.length) ids.as<int32_t>()[i] = last.as<int32_t>()[source];
+  }
+}
+
 /// A weight norms groups of its own length: a row may hold several (the heads of a token).
 int64_t group(Args& a, const Vector& weight, const Matrix& out) {
   a.require(weight.dtype == out.dtype, "weight should have the dtype of out");
@@ -182,6 +192,7 @@ void InitElementwise(Napi::Env env, Napi::Object exports) {
   add<Copy>(env, exports, "copy");
   add<Fill>(env, exports, "fill");
   add<GatherRows>(env, exports, "gatherRows");
+  add<FeedTokens>(env, exports, "feedTokens");
   add<RmsNorm>(env, exports, "rmsNorm");
   add<AddRmsNorm>(env, exports, "addRmsNorm");
   add<LayerNorm>(env, exports, "layerNorm");

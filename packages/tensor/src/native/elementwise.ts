@@ -6,7 +6,18 @@ import type { NativeOps } from './ops.ts'
 
 type ElementwiseOps = Pick<
   Kernels,
-  'gatherRows' | 'rmsNorm' | 'addRmsNorm' | 'layerNorm' | 'add' | 'scale' | 'softCap' | 'activate' | 'activateAndMul' | 'copy' | 'fill'
+  | 'gatherRows'
+  | 'feedTokens'
+  | 'rmsNorm'
+  | 'addRmsNorm'
+  | 'layerNorm'
+  | 'add'
+  | 'scale'
+  | 'softCap'
+  | 'activate'
+  | 'activateAndMul'
+  | 'copy'
+  | 'fill'
 >
 
 /** Norms, activations and other ops on rows. Tensors of any rank: the rows are the first dimension, whose stride may be anything. */
@@ -14,6 +25,10 @@ export function elementwiseOps(op: NativeOps, context: number): ElementwiseOps {
   return {
     gatherRows(out, x, rows) {
       op.gatherRows(context, ...matrix('gatherRows', 'out', out), ...matrix('gatherRows', 'x', x), ...vector('gatherRows', 'rows', rows))
+    },
+    feedTokens(ids, lastTokens, sources) {
+      const last = vector('feedTokens', 'lastTokens', lastTokens)
+      op.feedTokens(context, ...vector('feedTokens', 'ids', ids), ...last, ...vector('feedTokens', 'sources', sources))
     },
     rmsNorm(out, x, weight, eps, weightOffset) {
       sameShape('rmsNorm', out, x)

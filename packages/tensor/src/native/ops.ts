@@ -6,6 +6,7 @@ const NATIVE_OPS = [
   'linear',
   'embedding',
   'gatherRows',
+  'feedTokens',
   'rmsNorm',
   'addRmsNorm',
   'layerNorm',

@@ -1,0 +1,164 @@
+import {
+  type Device,
+  DTYPE_CODE,
+  type DType,
+  didYouMean,
+  download,
+  type Graph,
+  type HostArray,
+  type HostData,
+  type Kernels,
+  type MemoryInfo,
+  nativeKernels,
+  type PackedWeight,
+  type PageShape,
+  packWeight,
+  sizeOf,
+  type Tensor,
+  tensorError,
+  unpackWeight,
+  upload,
+  type WeightFormat,
+} from '@aphrodite/tensor'
+import { kernelsCudaError } from './errors.ts'
+import { loadNative, type Native } from './native.ts'
+import { pageBytes } from './page-bytes.ts'
+
+export interface CudaDeviceOptions {
+  /** Which of the machine's GPUs, as the driver numbers them. */
+  readonly index?: number
+}
+
+export const CUDA_DEVICE_DEFAULTS = Object.freeze({ index: 0 } as const)
+
+/** The least compute capability that the kernels are built for: Ampere. */
+const LEAST_CAPABILITY = 80
+
+/**
+ * A device that computes on an NVIDIA GPU. Ops are enqueued and return at once; they are done in order. The JavaScript thread
+ * that creates it is the one that uses it. Throws NO_CUDA, BAD_CUDA_OPTION, CUDA_FAILED.
+ */
+export function createCudaDevice(options: CudaDeviceOptions = {}): CudaDevice {
+  for (const name of Object.keys(options)) {
+    if (!Object.hasOwn(CUDA_DEVICE_DEFAULTS, name))
+      throw kernelsCudaError(
+        'BAD_CUDA_OPTION',
+        `createCudaDevice has no option "${name}".${didYouMean(name, Object.keys(CUDA_DEVICE_DEFAULTS))}`,
+      )
+  }
+  const { index = CUDA_DEVICE_DEFAULTS.index } = options
+  const native = loadNative()
+  const { devices, reason } = native.probe()
+  if (devices.length === 0) throw kernelsCudaError('NO_CUDA', `there is no CUDA device: ${reason ?? 'none was found'}. Use the CPU.`)
+  const found = devices[index]
+  if (!found) throw kernelsCudaError('BAD_CUDA_OPTION', `there is no GPU ${index}; this machine has ${devices.length}, numbered from 0.`)
+  if (found.capability < LEAST_CAPABILITY)
+    throw kernelsCudaError(
+      'NO_CUDA',
+      `GPU ${index} (${found.name}) has compute capability ${found.capability / 10}; the kernels need 8.0 (Ampere) or newer. Use the CPU.`,
+    )
+  return new CudaDevice(native, native.createContext(index), index, found.name)
+}
+
+/** What `createCudaDevice` makes. */
+export class CudaDevice implements Device {
+  readonly kind = 'cuda'
+  readonly description: string
+  readonly kernels: Kernels
+  readonly index: number
+  /** Multiprocessors, compute capability (90: 9.0), whether cuBLASLt was found. */
+  readonly sms: number
+  readonly capability: number
+  readonly blas: boolean
+  readonly #native: Native
+  readonly #context: number
+  #closed = false
+
+  constructor(native: Native, context: number, index: number, name: string) {
+    this.#native = native
+    this.#context = context
+    this.index = index
+    const { sms, capability, blas } = native.describeContext(context)
+    this.sms = sms
+    this.capability = capability
+    this.blas = blas
+    this.description = `cuda:${index} (${name}, ${blas ? 'cuBLASLt' : 'own GEMM, no cuBLASLt found'})`
+    this.kernels = nativeKernels(native, context)
+  }
+
+  supports = (dtype: DType): boolean => dtype === 'f32' || dtype === 'bf16' || dtype === 'f16'
+
+  allocate(bytes: number): number {
+    const address = this.#native.allocate(this.#context, bytes)
+    if (address === 0) {
+      const { free, total } = this.memory()
+      throw tensorError(
+        'OUT_OF_MEMORY',
+        `${bytes} bytes of GPU memory are wanted, ${free} of ${total} are free. Use a smaller model, context or cache, or end what else runs on GPU ${this.index}.`,
+      )
+    }
+    return address
+  }
+  release(address: number): void {
+    if (!this.#closed) this.#native.release(this.#context, address)
+  }
+  memory(): MemoryInfo {
+    return this.#native.memory(this.#context)
+  }
+
+  upload(dst: Tensor, src: HostArray | HostData): void {
+    upload(this.#native, this.#context, dst, src)
+  }
+  download(src: Tensor): Float32Array | Int32Array | Uint8Array {
+    return download(this.#native, this.#context, src)
+  }
+
+  /** Row-major, rows of a multiple of 32 elements. */
+  packedBytes(format: WeightFormat, outFeatures: number, inFeatures: number): number {
+    return outFeatures * Math.ceil(inFeatures / 32) * 32 * sizeOf(format)
+  }
+  pack(dst: PackedWeight, src: HostArray, row: number, column: number): void {
+    packWeight(this.#native, this.#context, dst, src, row, column)
+  }
+  unpack(src: PackedWeight): Float32Array {
+    return unpackWeight(this.#native, this.#context, src)
+  }
+
+  pageBytes(shape: PageShape): number {
+    return pageBytes(shape)
+  }
+
+  /** Seconds that reading this memory takes, and multiply-adds times two a second: what bandwidth and peak are measured with. */
+  readSeconds(address: number, bytes: number): number {
+    return this.#native.readSeconds(this.#context, address, bytes)
+  }
+  operationsPerSecond(dtype: DType): number {
+    return this.#native.operationsPerSecond(this.#context, DTYPE_CODE[dtype])
+  }
+
+  capture(enqueue: () => void): Graph {
+    const native = this.#native
+    const context = this.#context
+    native.beginCapture(context)
+    let done = 0
+    try {
+      enqueue()
+      done = 1
+    } finally {
+      // An unfinished graph is thrown away, and the error goes on.
+      if (done === 0) native.endCapture(context, 0)
+    }
+    const graph = native.endCapture(context, 1)
+    return { replay: () => native.replay(context, graph), release: () => native.releaseGraph(context, graph) }
+  }
+
+  async synchronize(): Promise<void> {
+    this.#native.synchronize(this.#context)
+  }
+
+  close(): void {
+    if (this.#closed) return
+    this.#closed = true
+    this.#native.destroyContext(this.#context)
+  }
+}

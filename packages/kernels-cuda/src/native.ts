@@ -1,0 +1,56 @@
+import { existsSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
+import { AphroditeError, missingOps, type NativeOps, type NativeTransfers } from '@aphrodite/tensor'
+import { kernelsCudaError } from './errors.ts'
+
+/** What the addon has besides ops. Addresses and handles are numbers below 2^53. */
+export interface Native extends NativeOps, NativeTransfers {
+  raiseWith(error: typeof AphroditeError): void
+  probe(): { devices: { name: string; memory: number; capability: number }[]; reason?: string }
+  createContext(device: number): number
+  destroyContext(context: number): void
+  /** sms: multiprocessors; capability: 80, 89, 90 …; sharedBytes: shared memory of a block at most; blas: cuBLASLt was found. */
+  describeContext(context: number): { sms: number; capability: number; sharedBytes: number; blas: boolean }
+  /** 0 when there is no memory. */
+  allocate(context: number, bytes: number): number
+  release(context: number, address: number): void
+  memory(context: number): { total: number; free: number }
+  synchronize(context: number): void
+  /** A copy to the host is enqueued; the handle is for waitRead. */
+  beginRead(context: number, address: number, dtype: number, elements: number): number
+  waitRead(context: number, read: number, dst: Float32Array | Int32Array | Uint16Array | Uint8Array): void
+  /** Ops are captured instead of done from here … */
+  beginCapture(context: number): void
+  /** … to here. keep 1: the graph's handle; 0: it is thrown away. */
+  endCapture(context: number, keep: number): number
+  replay(context: number, graph: number): void
+  releaseGraph(context: number, graph: number): void
+  readSeconds(context: number, address: number, bytes: number): number
+  operationsPerSecond(context: number, dtype: number): number
+}
+
+const require = createRequire(import.meta.url)
+
+/** The addon: built in this package, else the one of the package for this platform; or why there is none. */
+export function findNative(): { readonly native: Native } | { readonly reason: string; readonly cause?: unknown } {
+  const local = fileURLToPath(new URL('../prebuilt/kernels_cuda.node', import.meta.url))
+  const platform = `@aphrodite/kernels-cuda-${process.platform}-${process.arch}`
+  let native: Native
+  try {
+    native = require(existsSync(local) ? local : platform) as Native
+  } catch (cause) {
+    return { reason: `the CUDA kernels are not built: neither ${local} nor the package ${platform} can be loaded`, cause }
+  }
+  const missing = missingOps(native)
+  if (missing.length > 0) return { reason: `the CUDA addon has no ${missing.join(', ')}: it is older than this package, build it again` }
+  native.raiseWith(AphroditeError)
+  return { native }
+}
+
+/** The addon. Throws NO_CUDA. */
+export function loadNative(): Native {
+  const found = findNative()
+  if ('native' in found) return found.native
+  throw kernelsCudaError('NO_CUDA', `${found.reason}. Build them with nvcc on the PATH, or use the CPU.`, { cause: found.cause })
+}
