@@ -50,6 +50,11 @@ describe('linear layers', () => {
     kernels.gatherRows(out, put([1, 2, 3, 4], 'f32', [2, 2]), put([1, 0, 7], 'i32'))
     expect(read(out)).toEqual([3, 4, 1, 2, 0, 0])
   })
+  it('feeds the last tokens to the ids that have a source', () => {
+    const ids = put([5, 6, 7, 8], 'i32')
+    kernels.feedTokens(ids, put([40, 41], 'i32'), put([1, -1, 0, 2], 'i32'))
+    expect(read(ids)).toEqual([41, 6, 40, 8])
+  })
 })
 
 describe('norms', () => {

@@ -86,6 +86,21 @@ function gatherRows(dtype: FloatDType, rows: number, k: number, stride?: number)
   }
 }
 
+/** Sources before, inside and behind the last tokens. */
+function feedTokens(n: number, lastTokens: number): OpCase {
+  return {
+    op: 'feedTokens',
+    name: `feedTokens [${n}] of [${lastTokens}]`,
+    tolerance: EXACT,
+    prepare(memory, { kernels }) {
+      const ids = memory.output('ids', [n], 'i32')
+      const last = memory.ints(Array.from({ length: lastTokens }, () => memory.random.below(100_000)))
+      const sources = memory.ints(Array.from({ length: n }, () => memory.random.below(lastTokens + 3) - 2))
+      return () => kernels.feedTokens(ids, last, sources)
+    },
+  }
+}
+
 export const LINEAR_CASES: readonly OpCase[] = [
   ...TYPES.flatMap((types) => SHAPES.map((shape) => linear(types, shape))),
   ...FLOATS.flatMap((format) => [
@@ -94,4 +109,7 @@ export const LINEAR_CASES: readonly OpCase[] = [
     embedding(format, 'bf16', 3, 129, 7),
   ]),
   ...FLOATS.flatMap((dtype) => [gatherRows(dtype, 1, 1), gatherRows(dtype, 7, 33, 40), gatherRows(dtype, 129, 100)]),
+  feedTokens(1, 1),
+  feedTokens(33, 7),
+  feedTokens(1000, 256),
 ]

@@ -29,7 +29,7 @@ export function pack(views: Views, dst: PackedWeight, src: HostArray, row: numbe
     for (let c = 0; c < columns; c++) to.set((row + r) * dst.inFeatures + column + c, from(r * src.strides[0]! + c * src.strides[1]!))
 }
 
-export const linearOps = (views: Views): Pick<Kernels, 'linear' | 'embedding' | 'gatherRows'> => ({
+export const linearOps = (views: Views): Pick<Kernels, 'linear' | 'embedding' | 'gatherRows' | 'feedTokens'> => ({
   linear(out, x, weight, bias) {
     requireFloats('linear', { out })
     requireFloats('linear', { x })
@@ -80,6 +80,16 @@ export const linearOps = (views: Views): Pick<Kernels, 'linear' | 'embedding' | 
       if (row >= 0 && row < x.rows) y.set(values.subarray(row * k, row * k + k), i * k)
     })
     views.write(out, y)
+  },
+  feedTokens(ids, lastTokens, sources) {
+    requireDtype('feedTokens', 'i32', { ids, lastTokens, sources })
+    requireShape('feedTokens', 'ids', ids, [sources.size])
+    const last = views.read(lastTokens)
+    const kept = views.read(ids)
+    views.write(
+      ids,
+      views.read(sources).map((source, i) => last[source] ?? kept[i]!),
+    )
   },
 })
 
