@@ -33,6 +33,7 @@ function idleDevice(): Device {
     description: 'idle',
     kernels: Object.fromEntries([...names, ...more].map((name) => [name, nothing])) as unknown as Kernels,
     supports: () => true,
+    asynchronous: false,
     allocate(bytes) {
       const address = cursor
       cursor += Math.ceil(bytes / 256) * 256
@@ -42,6 +43,7 @@ function idleDevice(): Device {
     memory: () => ({ total: 2 ** 36, free: 2 ** 36 }),
     upload: nothing,
     download: (src: Tensor) => (src.dtype === 'i32' ? new Int32Array(src.size) : new Float32Array(src.size)),
+    read: (src: Tensor) => ({ wait: async () => (src.dtype === 'i32' ? new Int32Array(src.size) : new Float32Array(src.size)) }),
     packedBytes: (_, outFeatures, inFeatures) => outFeatures * inFeatures * 2,
     pack: nothing,
     unpack: () => new Float32Array(0),

@@ -1,9 +1,19 @@
-import { type Device, type Graph, type HostArray, type HostData, type Kernels, type Tensor, tensorError } from '@aphrodite/tensor'
+import {
+  type Device,
+  type Graph,
+  type HostArray,
+  type HostData,
+  type Kernels,
+  type Reading,
+  type Tensor,
+  tensorError,
+} from '@aphrodite/tensor'
 
 /** A device whose memory is one array buffer; a kernel is a few lines of arithmetic on it. Only what the engine itself calls. */
 export class FakeDevice implements Device {
   readonly kind = 'reference'
   readonly description = 'fake'
+  readonly asynchronous = false
   readonly kernels: Kernels
   /** Calls of each kernel. */
   readonly calls: Record<string, number> = {}
@@ -96,6 +106,15 @@ export class FakeDevice implements Device {
   download(src: Tensor): Float32Array | Int32Array {
     if (!src.isContiguous()) throw new Error('not needed')
     return src.dtype === 'i32' ? this.i32(src).slice() : this.f32(src).slice()
+  }
+  read(src: Tensor): Reading {
+    const host = this.download(src)
+    return {
+      wait: async () => {
+        this.onSynchronize()
+        return host
+      },
+    }
   }
   packedBytes = () => 0
   pack(): void {}

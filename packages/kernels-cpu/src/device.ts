@@ -14,6 +14,7 @@ import {
   type PackedWeight,
   type PageShape,
   packWeight,
+  type Reading,
   type Tensor,
   tensorError,
   unpackWeight,
@@ -69,6 +70,7 @@ export function createCpuDevice(options: CpuDeviceOptions = {}): CpuDevice {
 /** What `createCpuDevice` makes. */
 export class CpuDevice implements Device {
   readonly kind = 'cpu'
+  readonly asynchronous = false
   readonly description: string
   readonly kernels: Kernels
   readonly isa: Isa
@@ -112,6 +114,12 @@ export class CpuDevice implements Device {
   }
   download(src: Tensor): Float32Array | Int32Array | Uint8Array {
     return download(this.#native, this.#context, src)
+  }
+
+  read(src: Tensor): Reading {
+    const host = this.download(src)
+    if (host instanceof Uint8Array) throw tensorError('BAD_ARGUMENT', `read: src is ${src.dtype}; floats and i32 can be read.`)
+    return { wait: () => Promise.resolve(host) }
   }
 
   packedBytes(format: WeightFormat, outFeatures: number, inFeatures: number): number {

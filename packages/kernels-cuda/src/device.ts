@@ -13,6 +13,7 @@ import {
   type PackedWeight,
   type PageShape,
   packWeight,
+  type Reading,
   sizeOf,
   type Tensor,
   tensorError,
@@ -63,6 +64,7 @@ export function createCudaDevice(options: CudaDeviceOptions = {}): CudaDevice {
 /** What `createCudaDevice` makes. */
 export class CudaDevice implements Device {
   readonly kind = 'cuda'
+  readonly asynchronous = true
   readonly description: string
   readonly kernels: Kernels
   readonly index: number
@@ -111,6 +113,12 @@ export class CudaDevice implements Device {
   }
   download(src: Tensor): Float32Array | Int32Array | Uint8Array {
     return download(this.#native, this.#context, src)
+  }
+
+  read(src: Tensor): Reading {
+    const host = this.download(src)
+    if (host instanceof Uint8Array) throw tensorError('BAD_ARGUMENT', `read: src is ${src.dtype}; floats and i32 can be read.`)
+    return { wait: () => Promise.resolve(host) }
   }
 
   /** Row-major, rows of a multiple of 32 elements. */

@@ -27,6 +27,16 @@ export interface Graph {
   release(): void
 }
 
+/** A copy of a tensor that is on its way to the host. */
+export interface Reading {
+  /**
+   * Resolves with the elements in row-major order once this copy is there, without waiting for what was enqueued after it:
+   * floats as Float32Array (converted), i32 as Int32Array. The array is the caller's. Called once. Rejects when the copy, or
+   * anything before it, has failed.
+   */
+  wait(): Promise<Int32Array | Float32Array>
+}
+
 /** A place where tensors live and kernels run. Every backend package exports a function that makes one. */
 export interface Device {
   readonly kind: 'cpu' | 'cuda' | 'reference'
@@ -35,16 +45,26 @@ export interface Device {
   readonly kernels: Kernels
   /** What `dtype: 'auto'` may choose without being slow here. */
   readonly supports: (dtype: DType) => boolean
+  /**
+   * Whether calls return before their work is done, so that enqueueing the next step while one runs hides the host's part of it.
+   * Uploads, ops, replays and reads are done in the order of their calls either way.
+   */
+  readonly asynchronous: boolean
 
   /** Zeroed memory; the address is a multiple of ALIGNMENT. Throws OUT_OF_MEMORY. */
   allocate(bytes: number): number
   release(address: number): void
   memory(): MemoryInfo
 
-  /** Copies host elements into dst (strided, same shape), converting between float types. Integers keep their type. */
+  /**
+   * Copies host elements into dst (strided, same shape), converting between float types. Integers keep their type. In its turn, like
+   * an op; src is the caller's again when the call returns.
+   */
   upload(dst: Tensor, src: HostArray | HostData): void
   /** A copy of src in row-major order: floats as Float32Array (converted), i32 as Int32Array, u8 as Uint8Array. Waits for the device. */
   download(src: Tensor): Float32Array | Int32Array | Uint8Array
+  /** Enqueues a copy of src (contiguous; floats or i32) to the host. What is enqueued afterwards may overwrite src. */
+  read(src: Tensor): Reading
 
   /** Bytes of a packed [outFeatures, inFeatures] matrix. */
   packedBytes(format: WeightFormat, outFeatures: number, inFeatures: number): number

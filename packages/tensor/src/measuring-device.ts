@@ -13,6 +13,7 @@ export function measuringDevice(device: Device): Device {
     description: device.description,
     kernels: new Proxy({}, { get: () => nothing }) as Kernels,
     supports: (dtype) => device.supports(dtype),
+    asynchronous: device.asynchronous,
     allocate(bytes) {
       const address = next
       next += Math.ceil(bytes / 2 ** 20) * 2 ** 20
@@ -23,6 +24,7 @@ export function measuringDevice(device: Device): Device {
     upload: nothing,
     download: (src) =>
       src.dtype === 'i32' ? new Int32Array(src.size) : src.dtype === 'u8' ? new Uint8Array(src.size) : new Float32Array(src.size),
+    read: (src) => ({ wait: async () => (src.dtype === 'i32' ? new Int32Array(src.size) : new Float32Array(src.size)) }),
     packedBytes: (format, outFeatures, inFeatures) => device.packedBytes(format, outFeatures, inFeatures),
     pack: nothing,
     unpack: (src) => new Float32Array(src.outFeatures * src.inFeatures),

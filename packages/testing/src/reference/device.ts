@@ -34,6 +34,7 @@ export function createReferenceDevice(options: ReferenceDeviceOptions = {}): Dev
     description: 'reference (float64 in TypeScript)',
     kernels,
     supports: isFloat,
+    asynchronous: false,
     allocate: (bytes) => memory.allocate(bytes),
     release: (address) => memory.release(address),
     memory: () => memory.info(),
@@ -42,6 +43,11 @@ export function createReferenceDevice(options: ReferenceDeviceOptions = {}): Dev
       const values = views.read(src)
       if (src.dtype === 'i32') return Int32Array.from(values)
       return isElement(src.dtype) && isFloat(src.dtype) ? Float32Array.from(values) : Uint8Array.from(values)
+    },
+    read(src) {
+      const values = views.read(src)
+      const host = src.dtype === 'i32' ? Int32Array.from(values) : Float32Array.from(values)
+      return { wait: () => Promise.resolve(host) }
     },
     packedBytes(format, outFeatures, inFeatures) {
       requireFormat(format)
