@@ -1,0 +1,126 @@
+// What the prefill kernels share: the tile of a block, which keys a row sees, how a score becomes a power of 2.
+//
+// Rows of a tile are (token, head of the group) pairs: row r of a sequence is token r / group, head r % group of the kv head. So
+// keys and values are read once for all heads that share them, and few tokens already fill a tile.
+#pragma once
+#include "attention_prefill.h"
+#include "device.cuh"
+#include "ring.cuh"
+
+struct PrefillArgs {
+  CacheLayout cache;
+  char* out;
+  const char* q;
+  int64_t outStride, qStride, tableStride;
+  const int32_t *queryStarts, *contextLengths, *pageTables;
+  const float *slopes, *sinks;
+  int tokens, heads, group, sequences, maxPages, tiles;
+  int window;                    // 0: all
+  float scale, cap, capScale;    // of a score in powers of 2; cap > 0: cap · tanh(score · capScale)
+  bool skipSingle, transform;    // transform: scores need more than the factor `scale`
+  bool vectorQ, vectorOut;       // rows may be moved in 16-byte pieces
+};
+
+constexpr float kLog2e = 1.4426950408889634f;
+
+/// The part of a batch that one block computes.
+struct PrefillTile {
+  int start, firstRow, rows;  // the sequence's first token; the rows of the sequence that are here
+  int context, offset;        // tokens in the cache; position of the sequence's first query
+  const int32_t* table;
+  /// Positions of the first and the last row.
+  __device__ int firstPosition(int group) const { return offset + firstRow / group; }
+  __device__ int lastPosition(int group) const { return offset + (firstRow + rows - 1) / group; }
+};
+
+/// Tiles are numbered so that nobody must add up lengths: sequence s owns the numbers from floor(first row / M) + s on, which is
+/// never fewer than it needs. Every thread looks at other sequences; the one that finds the tile tells the block.
+/// `found`: shared memory. False: no work here.
+template <int M> __device__ bool findTile(const PrefillArgs& a, int tile, int* found, PrefillTile& t) {
+  if (threadIdx.x == 0) *found = -1;
+  __syncthreads();
+  for (int s = threadIdx.x; s < a.sequences; s += blockDim.x) {
+    const int64_t begin = int64_t(a.queryStarts[s]) * a.group / M + s, end = int64_t(a.queryStarts[s + 1]) * a.group / M + s + 1;
+    if (begin <= tile && tile < end) *found = s;
+  }
+  __syncthreads();
+  const int s = *found;
+  if (s < 0) return false;
+  t.start = a.queryStarts[s];
+  const int end = min(a.queryStarts[s + 1], a.tokens), queries = end - t.start;
+  if (t.start < 0 || queries <= 0 || (a.skipSingle && queries == 1)) return false;
+  t.firstRow = int(tile - (int64_t(t.start) * a.group / M + s)) * M;
+  t.rows = min(M, queries * a.group - t.firstRow);
+  if (t.rows <= 0) return false;
+  t.context = min(a.contextLengths[s], a.maxPages * kPageTokens);
+  t.offset = t.context - queries;
+  t.table = a.pageTables + s * a.tableStride;
+  return true;
+}
+
+/// The page of a token's number, or -1 where there is none that may be read.
+__device__ __forceinline__ int pageOf(const PrefillArgs& a, const PrefillTile& t, int index) {
+  if (index * kPageTokens >= t.context) return -1;
+  const int page = t.table[index];
+  return page >= 0 && page < a.cache.pages ? page : -1;
+}
+
+__device__ __forceinline__ float exp2Approx(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+/// Good to 2^-11 of 1, like the scores it is for.
+__device__ __forceinline__ float tanhOf(float x) { return 1.f - 2.f / (1.f + exp2Approx(x * (2 * kLog2e))); }
+
+/// q · k in powers of 2. `distance`: key's position - query's position.
+__device__ __forceinline__ float scoreOf(const PrefillArgs& a, float dot, float slope, int distance) {
+  const float s = a.cap > 0.f ? a.cap * tanhOf(dot * a.capScale) : dot * a.scale;
+  return s + slope * float(distance);
+}
+
+template <class T> struct Pair;
+template <> struct Pair<bf16> {
+  static __device__ __forceinline__ uint32_t pack(float a, float b) {
+    __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
+    return *reinterpret_cast<uint32_t*>(&v);
+  }
+};
+template <> struct Pair<f16> {
+  static __device__ __forceinline__ uint32_t pack(float a, float b) {
+    __half2 v = __floats2half2_rn(a, b);
+    return *reinterpret_cast<uint32_t*>(&v);
+  }
+};
+
+/// Copies a tile's rows of q into shared memory, in the layout of `rows`; what is not there becomes zeros. `at`: byte of a chunk.
+template <class T, int M, int D, int threads> __device__ void loadQueries(const PrefillArgs& a, const PrefillTile& t, int kvHead, char* shared, int thread) {
+  constexpr PageRows rows(D, 2);
+  for (int i = thread; i < M * D / 8; i += threads) {
+    const int r = i / (D / 8), c = i % (D / 8), row = t.firstRow + r, token = row / a.group;
+    const T* from = reinterpret_cast<const T*>(a.q) + (t.start + token) * a.qStride + int64_t(kvHead * a.group + row - token * a.group) * a.cache.keyDim + c * 8;
+    uint4 v = {};
+    if (r < t.rows) {
+      if (a.vectorQ && c * 8 < a.cache.keyDim) v = *reinterpret_cast<const uint4*>(from);
+      else if (!a.vectorQ)
+        for (int d = 0; d < 8; d++)
+          if (c * 8 + d < a.cache.keyDim) reinterpret_cast<T*>(&v)[d] = from[d];
+    }
+    *reinterpret_cast<uint4*>(shared + rows.chunk(r, c)) = v;
+  }
+}
+
+/// Stores rows [first, first + count) of a tile from shared memory (layout of `rows`); by one warp.
+template <class T, int D> __device__ void storeRows(const PrefillArgs& a, const PrefillTile& t, int kvHead, const char* shared, int first, int count) {
+  constexpr PageRows rows(D, 2);
+  for (int i = threadIdx.x & 31; i < count * (D / 8); i += 32) {
+    const int r = first + i / (D / 8), c = i % (D / 8), row = t.firstRow + r, token = row / a.group;
+    if (r >= t.rows || c * 8 >= a.cache.valueDim) continue;
+    T* to = reinterpret_cast<T*>(a.out) + (t.start + token) * a.outStride + int64_t(kvHead * a.group + row - token * a.group) * a.cache.valueDim + c * 8;
+    const uint4 v = *reinterpret_cast<const uint4*>(shared + rows.chunk(r, c));
+    if (a.vectorOut) *reinterpret_cast<uint4*>(to) = v;
+    else
+      for (int d = 0; d < 8; d++)
+        if (c * 8 + d < a.cache.valueDim) to[d] = reinterpret_cast<const T*>(&v)[d];
+  }
+}
