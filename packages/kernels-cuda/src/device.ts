@@ -7,12 +7,14 @@ import {
   type Graph,
   type HostArray,
   type HostData,
+  isFloat,
   type Kernels,
   type MemoryInfo,
   nativeKernels,
   type PackedWeight,
   type PageShape,
   packWeight,
+  type Reading,
   type Reading,
   sizeOf,
   type Tensor,
@@ -24,6 +26,7 @@ import {
 import { kernelsCudaError } from './errors.ts'
 import { loadNative, type Native } from './native.ts'
 import { pageBytes } from './page-bytes.ts'
+import { probeCuda } from './probe.ts'
 
 export interface CudaDeviceOptions {
   /** Which of the machine's GPUs, as the driver numbers them. */
@@ -31,9 +34,6 @@ export interface CudaDeviceOptions {
 }
 
 export const CUDA_DEVICE_DEFAULTS = Object.freeze({ index: 0 } as const)
-
-/** The least compute capability that the kernels are built for: Ampere. */
-const LEAST_CAPABILITY = 80
 
 /**
  * A device that computes on an NVIDIA GPU. Ops are enqueued and return at once; they are done in order. The JavaScript thread
@@ -49,21 +49,18 @@ export function createCudaDevice(options: CudaDeviceOptions = {}): CudaDevice {
   }
   const { index = CUDA_DEVICE_DEFAULTS.index } = options
   const native = loadNative()
-  const { devices, reason } = native.probe()
+  const { devices, reason } = probeCuda()
   if (devices.length === 0) throw kernelsCudaError('NO_CUDA', `there is no CUDA device: ${reason ?? 'none was found'}. Use the CPU.`)
   const found = devices[index]
   if (!found) throw kernelsCudaError('BAD_CUDA_OPTION', `there is no GPU ${index}; this machine has ${devices.length}, numbered from 0.`)
-  if (found.capability < LEAST_CAPABILITY)
-    throw kernelsCudaError(
-      'NO_CUDA',
-      `GPU ${index} (${found.name}) has compute capability ${found.capability / 10}; the kernels need 8.0 (Ampere) or newer. Use the CPU.`,
-    )
+  if (found.reason !== undefined) throw kernelsCudaError('NO_CUDA', `${found.reason}. Use another GPU, or the CPU.`)
   return new CudaDevice(native, native.createContext(index), index, found.name)
 }
 
 /** What `createCudaDevice` makes. */
 export class CudaDevice implements Device {
   readonly kind = 'cuda'
+  readonly asynchronous = true
   readonly asynchronous = true
   readonly description: string
   readonly kernels: Kernels
@@ -119,6 +116,22 @@ export class CudaDevice implements Device {
     const host = this.download(src)
     if (host instanceof Uint8Array) throw tensorError('BAD_ARGUMENT', `read: src is ${src.dtype}; floats and i32 can be read.`)
     return { wait: () => Promise.resolve(host) }
+  }
+
+  read(src: Tensor): Reading {
+    const { address, dtype, size } = src
+    if (!(isFloat(dtype) || dtype === 'i32') || !src.isContiguous())
+      throw tensorError('BAD_ARGUMENT', `read: src is ${dtype} [${src.shape}]; it should be floats or i32, and contiguous.`)
+    const native = this.#native
+    const context = this.#context
+    const read = native.beginRead(context, address, DTYPE_CODE[dtype], size)
+    return {
+      wait: async () => {
+        const host = isFloat(dtype) ? new Float32Array(size) : new Int32Array(size)
+        native.waitRead(context, read, DTYPE_CODE[dtype], host, isFloat(dtype) ? DTYPE_CODE.f32 : DTYPE_CODE.i32)
+        return host
+      },
+    }
   }
 
   /** Row-major, rows of a multiple of 32 elements. */

@@ -118,16 +118,21 @@ Napi::Value BeginRead(Args& a) {
   return Napi::Number::New(a.env(), c.reads->begin(v.p, size_t(v.length) * size_t(sizeOf(v.dtype)), c.stream));
 }
 
-/// waitRead(context, handle, dst: typed array of as many bytes)
+/// waitRead(context, handle, dtype of what is read, dst: typed array of as many elements, its dtype)
 void WaitRead(Args& a) {
   Context& c = a.context();
   const double handle = a.number("read");
+  const DType from = a.dtype("src");
   HostBytes to = a.host("dst");
+  const DType type = a.dtype("dst");
+  a.require(type == from || (type == DType::f32 && isFloat(from)), "floats are read as f32, integers as they are");
   const Reads::Read* read = c.reads->wait(handle);
   a.require(read, "there is no such read");
-  a.require(to.bytes == read->bytes, "dst should have as many bytes as were read");
-  memcpy(to.p, read->pinned, to.bytes);
+  const int64_t n = int64_t(to.bytes) / sizeOf(type);
+  const bool fits = size_t(n) * size_t(sizeOf(from)) == read->bytes;
+  if (fits) convertRow(to.p, type, read->pinned, from, 1, n);
   c.reads->finish(handle);
+  a.require(fits, "dst should have as many elements as were read");
 }
 
 void Release(Args& a) {
