@@ -15,7 +15,6 @@ import {
   type PageShape,
   packWeight,
   type Reading,
-  type Reading,
   sizeOf,
   type Tensor,
   tensorError,
@@ -60,7 +59,6 @@ export function createCudaDevice(options: CudaDeviceOptions = {}): CudaDevice {
 /** What `createCudaDevice` makes. */
 export class CudaDevice implements Device {
   readonly kind = 'cuda'
-  readonly asynchronous = true
   readonly asynchronous = true
   readonly description: string
   readonly kernels: Kernels
@@ -110,12 +108,6 @@ export class CudaDevice implements Device {
   }
   download(src: Tensor): Float32Array | Int32Array | Uint8Array {
     return download(this.#native, this.#context, src)
-  }
-
-  read(src: Tensor): Reading {
-    const host = this.download(src)
-    if (host instanceof Uint8Array) throw tensorError('BAD_ARGUMENT', `read: src is ${src.dtype}; floats and i32 can be read.`)
-    return { wait: () => Promise.resolve(host) }
   }
 
   read(src: Tensor): Reading {
