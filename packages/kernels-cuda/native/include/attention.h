@@ -31,18 +31,3 @@ struct AttentionCall {
 
 /// Any types, any sizes, any query lengths, all options.
 void attentionGeneric(Context& c, const AttentionCall& call);
-
-/// Sequences with one query, split over their context. Others are left alone, so that a mixed batch takes this and a prefill
-/// kernel with skipSingle.
-bool attentionDecodeFits(const Context& c, const AttentionCall& call);
-void attentionDecode(Context& c, const AttentionCall& call);
-
-/// Puts keys [tokens][kvHeads · keyDim] and values into their slots. Strides in elements. Slots outside the cache are skipped.
-struct CacheWrite {
-  CacheLayout cache;
-  const char *k, *v;
-  DType kType, vType;
-  int64_t kStride, vStride, tokens;
-  const int32_t* slots;
-};
-void writeCache(Context& c, const CacheWrite& call);
