@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <vector>
+#include "copy_threads.h"
 
 /// A CUDA call that failed; `what` names the call or the kernel. The addon turns it into an error with the op's name and shapes.
 struct CudaFailure {
@@ -38,8 +39,14 @@ class Staging {
   ~Staging();
   /// Copies `bytes` from host to device in the order of the stream; `from` may change as soon as this returns.
   void upload(void* to, const void* from, size_t bytes, cudaStream_t stream);
+  /// Pinned memory, at most `capacity` bytes, that nothing reads any more: to be filled, and copied from on this stream.
+  char* reserve(size_t bytes, cudaStream_t stream);
+  size_t capacity() const { return bytes_; }
+  /// Copies host memory with several threads.
+  CopyThreads threads;
 
  private:
+  void turn(cudaStream_t stream);
   struct Half {
     cudaEvent_t event;
     bool used = false;

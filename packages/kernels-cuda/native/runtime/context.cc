@@ -84,30 +84,3 @@ bool Slabs::contains(const void* p, size_t bytes) const {
   const uintptr_t offset = a - next->first;
   return offset <= next->second && bytes <= next->second - offset;
 }
-
-Staging::Staging(size_t bytes) : bytes_(bytes) {
-  check(cudaHostAlloc(reinterpret_cast<void**>(&memory_), bytes * 2, cudaHostAllocDefault), "cudaHostAlloc");
-  for (auto& half : halves_) check(cudaEventCreateWithFlags(&half.event, cudaEventDisableTiming), "cudaEventCreate");
-}
-Staging::~Staging() {
-  for (auto& half : halves_) cudaEventDestroy(half.event);
-  cudaFreeHost(memory_);
-}
-
-void Staging::upload(void* to, const void* from, size_t bytes, cudaStream_t stream) {
-  const char* source = static_cast<const char*>(from);
-  char* target = static_cast<char*>(to);
-  while (bytes > 0) {
-    if (at_ == bytes_) {  // this half is full: its copies end with the event; the other half is free once its event has come
-      check(cudaEventRecord(halves_[current_].event, stream), "cudaEventRecord");
-      halves_[current_].used = true;
-      current_ ^= 1, at_ = 0;
-      if (halves_[current_].used) check(cudaEventSynchronize(halves_[current_].event), "cudaEventSynchronize");
-    }
-    const size_t part = bytes < bytes_ - at_ ? bytes : bytes_ - at_;
-    char* pinned = memory_ + size_t(current_) * bytes_ + at_;
-    memcpy(pinned, source, part);
-    check(cudaMemcpyAsync(target, pinned, part, cudaMemcpyHostToDevice, stream), "cudaMemcpyAsync");
-    at_ += part, source += part, target += part, bytes -= part;
-  }
-}
