@@ -1,7 +1,7 @@
 // npm run release:dry-run [-- FOLDER]: packs every package as it would be published, installs the packages into an empty project
 // outside the workspace, and asks the demo model something there. The project stays in FOLDER when one is given.
 import { execFileSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { build, fail, packageFolders, root } from './workspace.mjs'
@@ -12,7 +12,10 @@ const folder = keep ?? mkdtempSync(join(tmpdir(), 'aphrodite-release-'))
 const tarballs = join(folder, 'tarballs')
 mkdirSync(tarballs, { recursive: true })
 // As from a user's own shell: what npm and pnpm tell their scripts (this repository's strictness, for one) stays here.
-const shell = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm|pnpm)_/i.test(name)))
+const shell = {
+  ...Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^(npm|pnpm)_/i.test(name))),
+  KERNELS_CUDA_ARCHS: 'any',
+}
 const run = (command, args, cwd) =>
   execFileSync(command, args, {
     cwd,
@@ -26,6 +29,14 @@ try {
   for (const p of packageFolders()) {
     const manifest = JSON.parse(readFileSync(join(root, p, 'package.json'), 'utf8'))
     if (manifest.private) continue
+    // Without a CUDA compiler there are no CUDA kernels to pack; what is published has to have them (copy-release.mjs).
+    if (
+      manifest.name.startsWith('@aphrodite/kernels-cuda-') &&
+      !existsSync(join(root, 'packages/kernels-cuda/prebuilt/kernels_cuda.node'))
+    ) {
+      console.log(`left out    ${manifest.name}: the CUDA kernels are not built here`)
+      continue
+    }
     const before = new Set(readdirSync(tarballs))
     run('pnpm', ['pack', '--pack-destination', tarballs], join(root, p))
     const tarball = readdirSync(tarballs).find((f) => !before.has(f))

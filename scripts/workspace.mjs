@@ -47,13 +47,13 @@ export async function build(say = console.log) {
     ])
     keep('install', installed)
   } else say('install     up to date')
-  const sources = stampOf(sourceFiles(), false)
+  const sources = stampOf(sourceFiles(), false) + cudaSettings()
   if (!isFresh('build', sources) || !outputsExist()) {
     requireTools()
     const turbo = (task) => [join(root, 'node_modules/.bin/turbo'), 'run', task, '--output-logs=errors-only', '--no-update-notifier']
-    await step(say, 'native', 'C++ kernels (minutes the first time)', turbo('build:native'))
+    await step(say, 'native', 'C++ and CUDA kernels (minutes the first time)', turbo('build:native'))
     await step(say, 'build', 'TypeScript', turbo('build'))
-    keep('build', stampOf(sourceFiles(), false))
+    keep('build', stampOf(sourceFiles(), false) + cudaSettings())
   } else say('build       up to date')
 }
 
@@ -119,6 +119,14 @@ const outputsExist = () =>
         existsSync(join(root, p, 'dist/index.js')) &&
         (!existsSync(join(root, p, 'CMakeLists.txt')) || existsSync(join(root, p, 'prebuilt'))),
     )
+
+/** What decides whether and how CUDA kernels are built: a toolkit that comes later is seen, and built with. */
+function cudaSettings() {
+  const { CUDACXX, CUDA_HOME, CUDA_PATH, KERNELS_CUDA, KERNELS_CUDA_ARCHS, PATH } = process.env
+  const folders = [CUDA_HOME && `${CUDA_HOME}/bin`, CUDA_PATH && `${CUDA_PATH}/bin`, ...PATH.split(':'), '/usr/local/cuda/bin']
+  const nvcc = CUDACXX ?? folders.map((dir) => join(dir || '.', 'nvcc')).find((path) => existsSync(path)) ?? 'none'
+  return ` nvcc ${nvcc}, ${KERNELS_CUDA ?? ''} ${KERNELS_CUDA_ARCHS ?? ''}`
+}
 
 /** By content where that is cheap, else by size and time of change. */
 function stampOf(files, byContent) {

@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { AphroditeError, missingOps, type NativeOps, type NativeTransfers } from '@aphrodite/tensor'
@@ -7,7 +7,8 @@ import { kernelsCudaError } from './errors.ts'
 /** What the addon has besides ops. Addresses and handles are numbers below 2^53. */
 export interface Native extends NativeOps, NativeTransfers {
   raiseWith(error: typeof AphroditeError): void
-  probe(): { devices: { name: string; memory: number; capability: number }[]; reason?: string }
+  /** targets: what the kernels were compiled for, `80 89 90 90a ptx90`. */
+  probe(): { devices: { name: string; memory: number; capability: number }[]; targets: string; reason?: string }
   createContext(device: number): number
   destroyContext(context: number): void
   /** sms: multiprocessors; capability: 80, 89, 90 …; sharedBytes: shared memory of a block at most; blas: cuBLASLt was found. */
@@ -19,7 +20,7 @@ export interface Native extends NativeOps, NativeTransfers {
   synchronize(context: number): void
   /** A copy to the host is enqueued; the handle is for waitRead. */
   beginRead(context: number, address: number, dtype: number, elements: number): number
-  waitRead(context: number, read: number, dst: Float32Array | Int32Array | Uint16Array | Uint8Array): void
+  waitRead(context: number, read: number, dtype: number, dst: Float32Array | Int32Array, dstDtype: number): void
   /** Ops are captured instead of done from here … */
   beginCapture(context: number): void
   /** … to here. keep 1: the graph's handle; 0: it is thrown away. */
@@ -36,17 +37,29 @@ const require = createRequire(import.meta.url)
 export function findNative(): { readonly native: Native } | { readonly reason: string; readonly cause?: unknown } {
   const local = fileURLToPath(new URL('../prebuilt/kernels_cuda.node', import.meta.url))
   const platform = `@aphrodite/kernels-cuda-${process.platform}-${process.arch}`
+  const here = existsSync(local)
   let native: Native
   try {
-    native = require(existsSync(local) ? local : platform) as Native
+    native = require(here ? local : platform) as Native
   } catch (cause) {
-    return { reason: `the CUDA kernels are not built: neither ${local} nor the package ${platform} can be loaded`, cause }
+    if (here) return { reason: `the CUDA kernels in ${local} cannot be loaded: ${messageOf(cause)}`, cause }
+    return { reason: whyNotBuilt() ?? `the CUDA kernels are not built here, and the package ${platform} cannot be loaded`, cause }
   }
   const missing = missingOps(native)
   if (missing.length > 0) return { reason: `the CUDA addon has no ${missing.join(', ')}: it is older than this package, build it again` }
   native.raiseWith(AphroditeError)
   return { native }
 }
+
+/** What the build left in place of the addon: that there was no CUDA compiler, say. */
+function whyNotBuilt(): string | undefined {
+  try {
+    return readFileSync(new URL('../prebuilt/not-built.txt', import.meta.url), 'utf8').trim()
+  } catch {
+    return undefined
+  }
+}
+const messageOf = (error: unknown): string => (error instanceof Error ? error.message.split('\n')[0]! : String(error))
 
 /** The addon. Throws NO_CUDA. */
 export function loadNative(): Native {

@@ -10,13 +10,13 @@ void raiseCuda(Napi::Env env, const std::string& where, const CudaFailure& failu
 
 namespace {
 
-/// { built, devices: [{ name, memory, capability }], reason? }
+/// { devices: [{ name, memory, capability }], targets, reason? }
 Napi::Value Probe(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   auto result = Napi::Object::New(env);
   auto devices = Napi::Array::New(env);
-  result.Set("built", true);
   result.Set("devices", devices);
+  result.Set("targets", KERNELS_CUDA_TARGETS);  // from CMakeLists.txt
   int count = 0;
   cudaError_t code = cudaGetDeviceCount(&count);
   if (code != cudaSuccess) cudaGetLastError(), count = 0;
