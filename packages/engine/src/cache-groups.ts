@@ -80,7 +80,7 @@ export class CacheGroups {
    * group still has, one token short of the whole. Returns its tokens.
    */
   attach(sequence: Sequence): number {
-    const most = Math.floor((sequence.length - 1) / PAGE_TOKENS)
+    const most = Math.floor(Math.min(sequence.length - 1, sequence.known) / PAGE_TOKENS)
     const bypass = sequence.index === 0 && sequence.request.needsPromptRows
     const blocks = bypass ? 0 : Math.max(this.#shareSibling(sequence, most), this.#takeCached(sequence, most))
     sequence.computed = blocks * PAGE_TOKENS
@@ -113,9 +113,12 @@ export class CacheGroups {
     return blocks
   }
 
-  /** After a step: full blocks become findable, and what no later token looks at is given back. */
-  commit(sequence: Sequence): void {
-    const full = Math.floor(sequence.computed / PAGE_TOKENS)
+  /**
+   * After a step that left `computed` tokens in the cache: full blocks become findable, and what no later token looks at is given
+   * back.
+   */
+  commit(sequence: Sequence, computed: number): void {
+    const full = Math.floor(computed / PAGE_TOKENS)
     if (this.names) {
       for (let block = sequence.committed; block < full; block++) {
         const name = sequence.blockName(this.names, block)
@@ -123,7 +126,7 @@ export class CacheGroups {
       }
     }
     sequence.committed = full
-    for (let g = 0; g < this.groups.length; g++) this.groups[g]!.trim(sequence.tables[g]!, sequence.computed)
+    for (let g = 0; g < this.groups.length; g++) this.groups[g]!.trim(sequence.tables[g]!, computed)
   }
 
   /** Everything back; the sequence has nothing computed any more. */
@@ -131,6 +134,7 @@ export class CacheGroups {
     for (const [g, group] of this.groups.entries()) group.release(sequence.tables[g]!)
     sequence.computed = 0
     sequence.committed = 0
+    sequence.epoch++
   }
 
   /** Drops cached prefixes that nobody uses. */

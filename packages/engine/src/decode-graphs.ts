@@ -1,50 +1,69 @@
-import type { CausalLM, Step } from '@aphrodite/layers'
 import type { Device, Graph, Tensor } from '@aphrodite/tensor'
-
-/** How many shapes of steps are kept. */
-const MOST_GRAPHS = 64
+import type { BuiltStep } from './batch.ts'
 
 interface Captured {
   readonly graph: Graph
-  readonly logits: Tensor
+  /** Undefined where the graph draws from them itself. */
+  readonly logits: Tensor | undefined
 }
 
+/** What a graph ends with: logits for a sampler that does more than draw, or tokens. */
+export type GraphEnd = 'logits' | 'tokens'
+
 /**
- * Decode steps as graphs. Forward and logits of a batch whose tensors lie where those of an earlier one lay are the same ops on
- * the same addresses: they are captured when a shape is met for the second time, and replayed from then on, so that a step
- * costs no walk through the model. What is captured is what the model enqueues, whoever wrote it.
+ * Decode steps as graphs. The step of a batch whose tensors lie where those of an earlier one lay is the same ops on the same
+ * addresses: it is captured when a shape is met for the second time, and replayed from then on, so that a step costs no walk
+ * through the model. What is captured is what the model enqueues, whoever wrote it.
  */
 export class DecodeGraphs {
-  readonly #model: CausalLM
   readonly #device: Device
+  readonly #most: number
+  readonly #enqueue: (built: BuiltStep, end: GraphEnd) => Tensor | undefined
   /** By shape, the least lately used first; null: met once. */
   readonly #captured = new Map<string, Captured | null>()
   #possible: boolean
 
-  constructor(model: CausalLM, device: Device) {
-    this.#model = model
+  /**
+   * most: how many shapes are kept. enqueue: the ops of a step; the logits, if it is to end with them. Nothing but the step's own
+   * tensors is in the workspace before.
+   */
+  constructor(device: Device, most: number, enqueue: (built: BuiltStep, end: GraphEnd) => Tensor | undefined) {
     this.#device = device
+    this.#most = most
+    this.#enqueue = enqueue
     this.#possible = device.capture !== undefined
   }
 
+  get possible(): boolean {
+    return this.#possible
+  }
+
   /**
-   * f32 [step.logitRows, vocab] in the step's workspace, enqueued; undefined when the step has to be walked through. Nothing
-   * but the step's own tensors may be in the workspace yet.
+   * Whether the step was enqueued; it has to be walked through otherwise. logits: f32 [step.logitRows, vocab] in the step's
+   * workspace, where it ends with them.
    */
-  logits(step: Step): Tensor | undefined {
+  replay(built: BuiltStep, end: GraphEnd): { readonly logits: Tensor | undefined } | undefined {
     if (!this.#possible) return undefined
-    const key = shapeOf(step)
+    const key = keyOf(built, end)
     const found = this.#captured.get(key)
     if (found === undefined) {
       this.#remember(key, null)
       return undefined
     }
-    const captured = found ?? this.#capture(step)
+    const captured = found ?? this.#capture(built, end)
     if (!captured) return undefined
     this.#captured.delete(key)
     this.#remember(key, captured)
     captured.graph.replay()
-    return found ? step.workspace.claim(captured.logits) : captured.logits
+    if (!found || !captured.logits) return captured
+    return { logits: built.step.workspace.claim(captured.logits) }
+  }
+
+  /** Captures a step before its shape is met. False where it cannot be. */
+  prepare(built: BuiltStep, end: GraphEnd): boolean {
+    const captured = this.#possible ? this.#capture(built, end) : undefined
+    if (captured) this.#remember(keyOf(built, end), captured)
+    return captured !== undefined
   }
 
   release(): void {
@@ -52,13 +71,13 @@ export class DecodeGraphs {
     this.#captured.clear()
   }
 
-  #capture(step: Step): Captured | undefined {
+  #capture(built: BuiltStep, end: GraphEnd): Captured | undefined {
     let logits: Tensor | undefined
     try {
       const graph = this.#device.capture!(() => {
-        logits = this.#model.logits(this.#model.forward(step), step)
+        logits = this.#enqueue(built, end)
       })
-      return { graph, logits: logits! }
+      return { graph, logits }
     } catch {
       // A model that looks at numbers on the way, or calls what cannot be captured: walking through it always works, and says
       // what is wrong where something is.
@@ -70,16 +89,13 @@ export class DecodeGraphs {
 
   #remember(key: string, captured: Captured | null): void {
     this.#captured.set(key, captured)
-    if (this.#captured.size <= MOST_GRAPHS) return
+    if (this.#captured.size <= this.#most) return
     const [oldest, dropped] = this.#captured.entries().next().value!
     this.#captured.delete(oldest)
     dropped?.graph.release()
   }
 }
 
-/** Where every tensor of a step lies follows from its counts of tokens, sequences and columns. */
-function shapeOf({ inputIds, logitRows, attnMetadata }: Step): string {
-  let key = `${inputIds.size} ${inputIds.address} ${logitRows.size} ${logitRows.address}`
-  for (const m of attnMetadata) key += m.kind === 'paged' ? ` ${m.pageTables.address} ${m.pageTables.lastDim}` : ` ${m.slots.address}`
-  return key
-}
+/** Where every tensor of a decode step lies follows from its rows and columns, and from where the first one is. */
+const keyOf = ({ step, columns }: BuiltStep, end: GraphEnd): string =>
+  `${end} ${step.inputIds.address} ${step.inputIds.shape[0]} ${step.logitRows.shape[0]} ${columns}`

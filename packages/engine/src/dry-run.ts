@@ -56,7 +56,7 @@ export function measureWorkspace(
   for (const batch of [spread(sequences, tokens, limits.maxModelLen), [longest]]) {
     const workspace = new Workspace(measuring, 2 ** 45)
     const sequencesOf = batch.map((scheduled) => dummy(scheduled, groups, limits.maxModelLen))
-    const step = builder.build(sequencesOf, new Array<number>(sequencesOf.length).fill(0), workspace)
+    const { step } = builder.build(sequencesOf, sequencesOf, workspace)
     const hidden = model.forward(step)
     workspace.empty([limits.samplerBytes], 'u8')
     const rows = Math.min(limits.chunkRows, Math.max(longest, sequences))
@@ -83,10 +83,11 @@ function dummy(scheduled: number, groups: CacheGroups, maxModelLen: number): Seq
     seed: 0,
     rootName: '',
     logits: undefined,
+    mostTokens: Number.POSITIVE_INFINITY,
   })
   const sequence = new Sequence(request, 0, groups.open())
   sequence.tokens = new Int32Array(maxModelLen)
-  sequence.length = maxModelLen
+  sequence.length = sequence.known = maxModelLen
   sequence.computed = maxModelLen - scheduled
   sequence.scheduled = scheduled
   for (const table of sequence.tables) {

@@ -5,7 +5,8 @@ import type { CacheGroups } from './cache-groups.ts'
 import { engineError } from './errors.ts'
 import type { ModelRunner } from './model-runner.ts'
 import { type EngineOptions, resolveEngineOptions } from './options.ts'
-import { prepareMemory } from './prepare-memory.ts'
+import { PendingStep } from './pending-step.ts'
+import { overlaps, prepareMemory } from './prepare-memory.ts'
 import type { EngineFailure, EngineOutput, EngineRequest, EngineStats, FinishReason, MemoryLedger } from './protocol.ts'
 import { type RequestLimits, readRequest } from './read-request.ts'
 import { derivedSeed } from './sampling-plan.ts'
@@ -21,6 +22,10 @@ export interface EngineEvents {
 /**
  * The engine itself: requests in, tokens out, one step at a time. It owns the cache and the workspace, not the device and not
  * the model, which must be materialised and loaded. Not for two callers at once: `inProcessEngine` and `serveEngine` drive it.
+ *
+ * On a device that works by itself there are two steps under way: one that is computed, and the next one, scheduled and enqueued
+ * before the tokens of the first are known. Blocks may be given back and taken again meanwhile: the device does one step after
+ * the other, so whoever takes a block writes to it after everybody who had it before.
  */
 export class EngineCore {
   readonly options: EngineOptions
@@ -34,7 +39,12 @@ export class EngineCore {
   readonly #runner: ModelRunner
   readonly #scheduler: Scheduler
   readonly #requests = new Map<string, Request>()
-  readonly #batch: Sequence[] = []
+  /** Steps that are enqueued, the oldest first, and how many there may be while one is waited for. */
+  readonly #inFlight: PendingStep[] = []
+  readonly #depth: number
+  readonly #spare: PendingStep[] = []
+  /** After a step could not be enqueued: what was drawn last may be overwritten on the device, so it has to be known here first. */
+  #draining = false
   readonly #aborting: string[] = []
   #events: EngineEvents = { outputs: [], failures: [] }
   #stepping = false
@@ -58,6 +68,7 @@ export class EngineCore {
     this.#arena = prepared.arena
     this.#cache = prepared.cache
     this.#runner = prepared.runner
+    this.#depth = overlaps(device, options) ? 2 : 1
     this.#scheduler = new Scheduler(this.#cache, options, (sequence, cached) => this.#admitted(sequence, cached))
     this.#limits = {
       vocabSize: model.vocabSize,
@@ -67,11 +78,23 @@ export class EngineCore {
       seedOf: seeds(options.seed),
       rootName: (salt, promptLength) => this.#cache.names?.root(salt, model.sequenceClass(promptLength)) ?? '',
     }
+    try {
+      if (options.captureAtStart !== false) this.#runner.captureAtStart(options.captureAtStart)
+    } catch (error) {
+      this.close()
+      throw error
+    }
   }
 
   /** Whether a step would do something, or has something to say. */
   get hasWork(): boolean {
-    return this.#scheduler.hasWork || this.#aborting.length > 0 || this.#events.outputs.length > 0 || this.#events.failures.length > 0
+    return (
+      this.#scheduler.hasWork ||
+      this.#inFlight.length > 0 ||
+      this.#aborting.length > 0 ||
+      this.#events.outputs.length > 0 ||
+      this.#events.failures.length > 0
+    )
   }
 
   /** Takes a request in. Throws BAD_REQUEST, BAD_SAMPLING_PARAMS or SEQUENCE_TOO_LONG, and has not taken it then. */
@@ -87,28 +110,28 @@ export class EngineCore {
 
   /** Ends a request: its answers without a finish reason get `abort`, with the next events. Unknown ids are ignored. */
   abort(requestId: string): void {
-    // While the device computes, the blocks of the step are not free.
+    // While a step is waited for, its sequences stay as they are.
     if (this.#stepping) this.#aborting.push(requestId)
     else this.#abort(requestId)
   }
 
-  /** Computes one step, and says what came of it and of aborts since the last one. Never throws for a request's trouble. */
+  /**
+   * Waits for one step, and says what came of it and of aborts since the last one. Where steps overlap, the next two are enqueued
+   * when it returns. Never throws for a request's trouble.
+   */
   async step(): Promise<EngineEvents> {
     if (this.#closed) throw engineError('ENGINE_CLOSED', 'the engine is closed')
-    const batch = this.#batch
     this.#stepping = true
     try {
-      this.#scheduler.schedule(batch)
-      if (batch.length > 0) await this.#runner.run(batch)
-      else if (this.#scheduler.hasWork) throw new Error('the scheduler found nothing to do')
-      for (const sequence of batch) this.#advance(sequence)
-      this.#steps++
-    } catch (error) {
-      this.#failBatch(error)
+      this.#fill(true)
+      const oldest = this.#inFlight[0]
+      if (oldest) await this.#collect(oldest)
     } finally {
       this.#stepping = false
     }
     for (const id of this.#aborting.splice(0)) this.#abort(id)
+    // Before anybody reads the tokens: the device is to have something to do meanwhile.
+    if (this.#depth > 1) this.#fill(false)
     const events = this.#events
     this.#events = { outputs: [], failures: [] }
     return events
@@ -145,10 +168,11 @@ export class EngineCore {
     this.#cache.assertBalanced()
   }
 
-  /** Gives the cache and the workspace back. Not while a step runs. */
+  /** Gives the cache and the workspace back. Not while `step` runs; what is enqueued is waited for. */
   close(): void {
     if (this.#closed) return
     this.#closed = true
+    if (this.#inFlight.splice(0).length > 0) this.#runner.finish()
     this.#runner.release()
     this.#arena.release()
   }
@@ -168,21 +192,63 @@ export class EngineCore {
     this.#hitTokens += cached
   }
 
+  /** Enqueues steps until there are enough. need: there is nobody else to make the engine get on. */
+  #fill(need: boolean): void {
+    while (this.#inFlight.length < this.#depth) {
+      if (this.#draining && this.#inFlight.length > 0) return
+      this.#draining = false
+      const step = this.#spare.pop() ?? new PendingStep()
+      step.batch.length = 0
+      try {
+        this.#scheduler.schedule(step.batch)
+        if (step.batch.length > 0) this.#runner.launch(step)
+        else if (need && this.#inFlight.length === 0 && this.#scheduler.hasWork) throw new Error('the scheduler found nothing to do')
+      } catch (error) {
+        this.#draining = true
+        this.#failStep(step, error)
+        return
+      }
+      if (step.batch.length === 0) {
+        this.#spare.push(step)
+        return
+      }
+      this.#inFlight.push(step)
+    }
+  }
+
+  /** Waits for the oldest step, and takes in what came of it. */
+  async #collect(step: PendingStep): Promise<void> {
+    try {
+      await this.#runner.collect(step)
+    } catch (error) {
+      await this.#failInFlight(error)
+      return
+    }
+    this.#inFlight.shift()
+    const { batch } = step
+    try {
+      for (let i = 0; i < batch.length; i++) this.#advance(step, i)
+      this.#steps++
+    } catch (error) {
+      this.#failStep(step, error)
+    }
+    this.#spare.push(step)
+  }
+
   /** Takes in what a step has computed of one sequence. */
-  #advance(sequence: Sequence): void {
+  #advance(step: PendingStep, i: number): void {
+    const sequence = step.batch[i]!
     const { request } = sequence
-    const draws = sequence.draws
-    const ends = sequence.reachesEnd
-    sequence.computed += sequence.scheduled
-    sequence.scheduled = 0
-    this.#cache.commit(sequence)
-    if (!ends) return
-    if (sequence.outputLength === 0) {
+    // Its end was known only when this step was enqueued already: what it drew is one too many.
+    if (sequence.finished || request.dropped) return
+    if (sequence.epoch === step.epochs[i]) this.#cache.commit(sequence, step.computed[i]!)
+    if (!step.reachedEnd[i]) return
+    if (sequence.known === sequence.promptLength) {
       if (sequence.index === 0) this.#promptTokens += sequence.promptLength
       // The prompt is in the cache now: the other answers start from there.
       if (request.answers.length === 1) for (let i = 1; i < request.unfinished; i++) this.#begin(request, i)
     }
-    if (draws) this.#take(sequence)
+    if (request.mostTokens < Number.POSITIVE_INFINITY) this.#take(sequence)
     else this.#finish(sequence, 'length', [])
   }
 
@@ -197,12 +263,12 @@ export class EngineCore {
       this.#fail(request, engineError('STEP_FAILED', why))
       return
     }
-    sequence.append(token)
+    sequence.learn(token)
     this.#generatedTokens++
-    const enough = sequence.outputLength >= params.minTokens
+    const enough = sequence.known - sequence.promptLength >= params.minTokens
     if (enough && eosIds.has(token)) this.#finish(sequence, 'stop', [token])
     else if (enough && stopIds.has(token)) this.#finish(sequence, 'stop', [token], token)
-    else if (sequence.outputLength === params.maxTokens || sequence.length === this.maxModelLen) this.#finish(sequence, 'length', [token])
+    else if (sequence.known === request.mostTokens) this.#finish(sequence, 'length', [token])
     else this.#emit(sequence, [token], null)
   }
 
@@ -248,17 +314,30 @@ export class EngineCore {
   }
 
   #drop(request: Request): void {
+    request.dropped = true
     for (const sequence of request.answers) if (!sequence.finished) this.#scheduler.remove(sequence)
     this.#requests.delete(request.id)
   }
 
   /** A step that broke takes its own requests with it and nobody else's. What it wrote was not published to the prefix cache. */
-  #failBatch(error: unknown): void {
-    const cause = error instanceof Error ? error.message : String(error)
+  #failStep({ batch }: PendingStep, error: unknown): void {
     // Without a batch it was the scheduler that broke: then nothing that stands in it can be trusted to get on.
     const { running, waiting } = this.#scheduler
-    const broken = this.#batch.length > 0 ? this.#batch : [...running, ...waiting]
-    for (const { request } of [...broken])
+    this.#failAll(batch.length > 0 ? batch : [...running, ...waiting], error)
+  }
+
+  /** A device that broke in one step did not do the ones behind it either. */
+  async #failInFlight(error: unknown): Promise<void> {
+    for (const [i, step] of this.#inFlight.entries()) {
+      if (i > 0) await this.#runner.collect(step).catch(() => {})
+      this.#failAll(step.batch, error)
+    }
+    this.#inFlight.length = 0
+  }
+
+  #failAll(sequences: readonly Sequence[], error: unknown): void {
+    const cause = error instanceof Error ? error.message : String(error)
+    for (const { request } of [...sequences])
       this.#fail(request, engineError('STEP_FAILED', `a step with request "${request.id}" in it failed: ${cause}`, { cause: error }))
   }
 }

@@ -6,11 +6,13 @@ import type { Sequence } from './sequence.ts'
 /** Changes logits before a token is drawn: penalties of what was said already, the request's bias, bans of early ends. */
 export class LogitAdjuster {
   readonly #device: Device
-  readonly #ints = new HostStaging(new Int32Array(1024))
-  readonly #floats = new HostStaging(new Float32Array(1024))
+  readonly #lastTokens: Tensor
+  readonly #staging = new HostStaging()
 
-  constructor(device: Device) {
+  /** lastTokens: what was drawn last, where the host may not know it yet. */
+  constructor(device: Device, lastTokens: Tensor) {
     this.#device = device
+    this.#lastTokens = lastTokens
   }
 
   /** In place on the logits of `rows`; those from `first` on have penalties. False if there was nothing to do. */
@@ -25,84 +27,89 @@ export class LogitAdjuster {
 
   #penalize(logits: Tensor, step: Step, rows: readonly Sequence[]): void {
     const n = rows.length
-    const ints = this.#ints
-    const floats = this.#floats
-    ints.begin()
-    floats.begin()
+    const staging = this.#staging
+    staging.begin()
     let prompts = 0
     let outputs = 0
+    let unknown = false
     for (const s of rows) {
       prompts += s.request.plan.penalizesPrompt ? s.request.distinctPrompt.length : 0
       outputs += s.outputLength
+      if (s.known < s.length) unknown = true
     }
-    const promptOffsets = ints.section(n + 1)
-    const outputOffsets = ints.section(n + 1)
-    const promptIds = ints.section(prompts)
-    const outputIds = ints.section(outputs)
-    const penalties = floats.section(n * 3)
+    const promptOffsets = staging.section(n + 1)
+    const outputOffsets = staging.section(n + 1)
+    const promptIds = staging.section(prompts)
+    const outputIds = staging.section(outputs)
+    const sources = staging.section(unknown ? outputs : 0)
+    const repetition = staging.section(n)
+    const presence = staging.section(n)
+    const frequency = staging.section(n)
+    const { ints, floats } = staging
+    if (unknown) ints.fill(-1, sources, sources + outputs)
     let p = 0
     let o = 0
     for (const [i, s] of rows.entries()) {
       const { params, penalizesPrompt } = s.request.plan
       if (penalizesPrompt) {
-        ints.data.set(s.request.distinctPrompt, promptIds + p)
+        ints.set(s.request.distinctPrompt, promptIds + p)
         p += s.request.distinctPrompt.length
       }
-      ints.data.set(s.tokens.subarray(s.promptLength, s.length), outputIds + o)
+      ints.set(s.tokens.subarray(s.promptLength, s.length), outputIds + o)
       o += s.outputLength
-      ints.data[promptOffsets + i + 1] = p
-      ints.data[outputOffsets + i + 1] = o
-      floats.data[penalties + i] = params.repetitionPenalty
-      floats.data[penalties + n + i] = params.presencePenalty
-      floats.data[penalties + n * 2 + i] = params.frequencyPenalty
+      if (s.known < s.length) ints[sources + o - 1] = s.drawnRow
+      ints[promptOffsets + i + 1] = p
+      ints[outputOffsets + i + 1] = o
+      floats[repetition + i] = params.repetitionPenalty
+      floats[presence + i] = params.presencePenalty
+      floats[frequency + i] = params.frequencyPenalty
     }
-    ints.data[promptOffsets] = ints.data[outputOffsets] = 0
-    ints.upload(step.workspace, this.#device)
-    floats.upload(step.workspace, this.#device)
+    ints[promptOffsets] = ints[outputOffsets] = 0
+    staging.upload(step.workspace, this.#device)
+    const output = staging.vector(outputIds, o)
+    if (unknown) logits.kernels.feedTokens(output, this.#lastTokens, staging.vector(sources, o))
     logits.kernels.penalize(
       logits,
       {
-        repetition: floats.vector(penalties, n),
-        presence: floats.vector(penalties + n, n),
-        frequency: floats.vector(penalties + n * 2, n),
+        repetition: staging.vector(repetition, n, 'f32'),
+        presence: staging.vector(presence, n, 'f32'),
+        frequency: staging.vector(frequency, n, 'f32'),
       },
       {
-        promptOffsets: ints.vector(promptOffsets, n + 1),
-        promptIds: ints.vector(promptIds, p),
-        outputOffsets: ints.vector(outputOffsets, n + 1),
-        outputIds: ints.vector(outputIds, o),
+        promptOffsets: staging.vector(promptOffsets, n + 1),
+        promptIds: staging.vector(promptIds, p),
+        outputOffsets: staging.vector(outputOffsets, n + 1),
+        outputIds: output,
       },
     )
   }
 
   #addSparse(logits: Tensor, step: Step, rows: readonly Sequence[], entries: number): void {
-    const ints = this.#ints
-    const floats = this.#floats
-    ints.begin()
-    floats.begin()
-    const offsets = ints.section(rows.length + 1)
-    const ids = ints.section(entries)
-    const values = floats.section(entries)
+    const staging = this.#staging
+    staging.begin()
+    const offsets = staging.section(rows.length + 1)
+    const ids = staging.section(entries)
+    const values = staging.section(entries)
+    const { ints, floats } = staging
     let at = 0
     for (const [i, s] of rows.entries()) {
-      ints.data[offsets + i] = at
+      ints[offsets + i] = at
       const { biasIds, biasValues, bannedIds } = s.request.plan
-      ints.data.set(biasIds, ids + at)
-      floats.data.set(biasValues, values + at)
+      ints.set(biasIds, ids + at)
+      floats.set(biasValues, values + at)
       at += biasIds.length
       if (!bansEnds(s)) continue
-      ints.data.set(bannedIds, ids + at)
-      floats.data.fill(Number.NEGATIVE_INFINITY, values + at, values + at + bannedIds.length)
+      ints.set(bannedIds, ids + at)
+      floats.fill(Number.NEGATIVE_INFINITY, values + at, values + at + bannedIds.length)
       at += bannedIds.length
     }
-    ints.data[offsets + rows.length] = at
-    ints.upload(step.workspace, this.#device)
-    floats.upload(step.workspace, this.#device)
-    logits.kernels.addSparse(logits, ints.vector(offsets, rows.length + 1), ints.vector(ids, at), floats.vector(values, at))
+    ints[offsets + rows.length] = at
+    staging.upload(step.workspace, this.#device)
+    logits.kernels.addSparse(logits, staging.vector(offsets, rows.length + 1), staging.vector(ids, at), staging.vector(values, at, 'f32'))
   }
 }
 
 const bansEnds = (s: Sequence): boolean => s.outputLength < s.request.plan.params.minTokens
 const sparseEntries = (s: Sequence): number => s.request.plan.biasIds.length + (bansEnds(s) ? s.request.plan.bannedIds.length : 0)
-/** Entries that a row takes of the staging arrays: its history, its bias, its bans. */
+/** Entries that a row takes of the staging array: its history, its bias, its bans. */
 export const adjustmentEntries = (s: Sequence): number => sparseEntries(s) + (s.request.plan.penalized ? s.length : 0)

@@ -1,23 +1,36 @@
 import type { CausalLM, LayerCache, Step } from '@aphrodite/layers'
-import { type Device, Workspace } from '@aphrodite/tensor'
-import { BatchBuilder } from './batch.ts'
+import { Arena, type Device, type Tensor, Workspace } from '@aphrodite/tensor'
+import { BatchBuilder, type BuiltStep, type DecodeShape } from './batch.ts'
 import type { CacheGroup } from './cache-groups.ts'
-import { DecodeGraphs } from './decode-graphs.ts'
-import { PromptRows } from './prompt-rows.ts'
-import { Sampler } from './sampler.ts'
+import { DecodeGraphs, type GraphEnd } from './decode-graphs.ts'
+import { decodeShapes, paddedRows } from './decode-shapes.ts'
+import { blocksFor } from './paged-group.ts'
+import type { PendingStep } from './pending-step.ts'
+import { collectPromptRows, PromptRows } from './prompt-rows.ts'
+import { type Arrangement, collectReports, Sampler } from './sampler.ts'
 import type { Sequence } from './sequence.ts'
 
-/** Computes a step: tensors, forward, logits, tokens. */
+/** Graphs of padded shapes are few and large, those of exact ones many and small. */
+const MOST_PADDED_GRAPHS = 256
+const MOST_EXACT_GRAPHS = 64
+
+/** Computes steps: tensors, forward, logits, tokens. A step is enqueued, and collected when its tokens are wanted. */
 export class ModelRunner {
   readonly #model: CausalLM
   readonly #device: Device
   readonly #workspace: Workspace
+  readonly #constants: Arena
   readonly #builder: BatchBuilder
   readonly #sampler: Sampler
   readonly #promptRows: PromptRows
   readonly #graphs: DecodeGraphs
-  readonly #drawing: Sequence[] = []
-  readonly #rows: number[] = []
+  /** i32 [maxNumSeqs]: what was drawn last, for the step that is enqueued before the host has seen it. */
+  readonly #lastTokens: Tensor
+  readonly #overlaps: boolean
+  readonly #pads: boolean
+  /** The most rows of a padded step. */
+  readonly #mostRows: number
+  readonly #maxModelLen: number
 
   constructor(init: {
     model: CausalLM
@@ -25,57 +38,152 @@ export class ModelRunner {
     groups: readonly CacheGroup[]
     kvCaches: readonly LayerCache[]
     maxModelLen: number
+    maxNumSeqs: number
+    maxNumBatchedTokens: number
     chunkRows: number
     workspaceBytes: number
+    /** Whether a step may be enqueued before the one before it was collected. */
+    overlaps: boolean
   }) {
-    this.#model = init.model
-    this.#device = init.device
-    this.#workspace = new Workspace(init.device, init.workspaceBytes)
-    this.#builder = new BatchBuilder(init.device, init.groups, init.kvCaches, init.maxModelLen)
-    this.#sampler = new Sampler(init.model, init.device, init)
-    this.#graphs = new DecodeGraphs(init.model, init.device)
-    this.#promptRows = new PromptRows(init.model, init.device, init.chunkRows)
+    const { model, device } = init
+    this.#model = model
+    this.#device = device
+    this.#overlaps = init.overlaps
+    this.#pads = device.asynchronous
+    this.#maxModelLen = init.maxModelLen
+    this.#mostRows = Math.min(init.maxNumSeqs, init.maxNumBatchedTokens, init.chunkRows)
+    this.#workspace = new Workspace(device, init.workspaceBytes)
+    this.#constants = new Arena(device, 1)
+    this.#lastTokens = this.#constants.empty([init.maxNumSeqs], 'i32')
+    this.#builder = new BatchBuilder(device, init.groups, init.kvCaches, init.maxModelLen)
+    this.#sampler = new Sampler(model, device, this.#lastTokens, init)
+    this.#graphs = new DecodeGraphs(device, this.#pads ? MOST_PADDED_GRAPHS : MOST_EXACT_GRAPHS, (built, end) =>
+      this.#enqueueDecode(built, end),
+    )
+    this.#promptRows = new PromptRows(model, device, init.chunkRows)
   }
 
-  /** Runs the batch; sequences that draw have their token in `drawn` afterwards. The only wait of a step is in here. */
-  async run(batch: readonly Sequence[]): Promise<void> {
-    const drawing = this.#drawing
+  /** Enqueues step.batch as it is scheduled. The sequences are as they were if it throws. */
+  launch(step: PendingStep): void {
+    const { batch, drawing } = step
     drawing.length = 0
+    step.tokens = step.reports = undefined
+    step.prompts = []
     let flat = 0
-    for (const s of batch) {
+    let decodes = true
+    for (let i = 0; i < batch.length; i++) {
+      const s = batch[i]!
       flat += s.scheduled
-      s.drawn = -1
-      s.drawnLogprob = undefined
-      if (!s.draws) continue
+      const draws = s.draws
+      if (!draws || s.scheduled !== 1 || s.computed < s.promptLength) decodes = false
+      if (!draws) continue
       s.lastRow = flat - 1
       drawing.push(s)
     }
-    this.#sampler.arrange(drawing)
-    this.#rows.length = 0
-    for (const s of drawing) this.#rows.push(s.lastRow)
+    const arrangement = this.#sampler.arrange(drawing)
+    const captured = decodes && this.#sampler.looksOnce(drawing, arrangement)
     try {
-      const step = this.#builder.build(batch, this.#rows, this.#workspace)
-      const decodes = flat === drawing.length && batch.every((s) => s.computed >= s.promptLength)
-      const logits = decodes && this.#sampler.looksOnce(drawing) ? this.#graphs.logits(step) : undefined
-      if (logits) this.#sampler.enqueue(() => logits, step, drawing)
-      else this.#walk(step, batch)
-      await this.#device.synchronize()
-      this.#sampler.collect(drawing)
+      const built = this.#builder.build(batch, drawing, this.#workspace, captured && this.#pads ? this.#shapeOf(batch) : undefined)
+      if (!captured || !this.#replay(step, built, arrangement)) this.#walk(step, built, arrangement)
+    } finally {
+      this.#workspace.reset()
+    }
+    step.advance()
+  }
+
+  /** Waits for a step: sequences that drew have their token in `drawn` afterwards. */
+  async collect(step: PendingStep): Promise<void> {
+    const { batch, drawing, reports, prompts } = step
+    const wait = step.tokens!.wait()
+    const plain = !reports && prompts.length === 0
+    const tokens = plain ? await wait : (await Promise.all([wait, collectReports(reports, drawing), collectPromptRows(prompts)]))[0]
+    for (let i = 0; i < batch.length; i++) batch[i]!.drawn = -1
+    for (let i = 0; i < drawing.length; i++) drawing[i]!.drawn = tokens[i]!
+  }
+
+  /**
+   * Captures decode steps before they are met: of these numbers of sequences, or of all. Each is computed once on rows that are
+   * nobody's, so that what a backend prepares when it meets a shape is ready too. Only where steps are padded to few shapes.
+   */
+  captureAtStart(sequences: readonly number[] | true): void {
+    if (!this.#pads || !this.#graphs.possible) return
+    const counts = sequences === true ? Array.from({ length: this.#mostRows }, (_, i) => i + 1) : sequences
+    const rows = counts.map((n) => paddedRows(Math.min(n, this.#mostRows), this.#mostRows))
+    const build = (shape: DecodeShape): BuiltStep => this.#builder.build([], [], this.#workspace, shape)
+    try {
+      for (const shape of decodeShapes(rows, (blocks) => this.#builder.columns(blocks, true), blocksFor(this.#maxModelLen))) {
+        this.#enqueueDecode(build(shape), 'tokens')
+        this.#workspace.reset()
+        const possible = this.#graphs.prepare(build(shape), 'tokens')
+        this.#workspace.reset()
+        if (!possible) return
+      }
+      // What went wrong on the device is known here, not in somebody's first step.
+      this.#device.download(this.#lastTokens)
     } finally {
       this.#workspace.reset()
     }
   }
 
-  /** Forward by the model's own code: prompts, and decode steps that are not captured (yet). */
-  #walk(step: Step, batch: readonly Sequence[]): void {
-    const hidden = this.#model.forward(step)
-    this.#sampler.enqueue((rows) => this.#model.logits(hidden, rows), step, this.#drawing)
-    this.#promptRows.compute(hidden, step, batch)
+  /** Waits for everything that is enqueued, whatever came of it. */
+  finish(): void {
+    try {
+      this.#device.download(this.#lastTokens)
+    } catch {
+      // Its memory is given back next: whoever used the engine has gone.
+    }
   }
 
   release(): void {
     this.#graphs.release()
-    this.#sampler.release()
+    this.#constants.release()
     this.#workspace.release()
+  }
+
+  #shapeOf(batch: readonly Sequence[]): DecodeShape | undefined {
+    if (!this.#graphs.possible || batch.length > this.#mostRows) return undefined
+    let longest = 1
+    for (let i = 0; i < batch.length; i++) longest = Math.max(longest, batch[i]!.computed + 1)
+    return { rows: paddedRows(batch.length, this.#mostRows), columns: this.#builder.columns(blocksFor(longest), true) }
+  }
+
+  /** A decode step by a graph, if there is one. */
+  #replay(step: PendingStep, built: BuiltStep, arrangement: Arrangement): boolean {
+    const { drawing } = step
+    const plain = !arrangement.adjusted && arrangement.firstReported === drawing.length
+    const replayed = this.#graphs.replay(built, plain ? 'tokens' : 'logits')
+    if (!replayed) return false
+    if (plain) step.tokens = this.#device.read(this.#lastTokens.narrow(0, 0, drawing.length))
+    else this.#draw(step, built, arrangement, () => replayed.logits!)
+    return true
+  }
+
+  /** What a graph of a decode step consists of. */
+  #enqueueDecode(built: BuiltStep, end: GraphEnd): Tensor | undefined {
+    const { step, sampling, sources } = built
+    if (this.#overlaps) step.inputIds.kernels.feedTokens(step.inputIds, this.#lastTokens, sources)
+    const logits = this.#model.logits(this.#model.forward(step), step)
+    if (end === 'logits') return logits
+    logits.kernels.sample(this.#lastTokens.narrow(0, 0, logits.dim(0)), logits, sampling)
+    return undefined
+  }
+
+  /** Forward by the model's own code: prompts, and decode steps that are not captured (yet). */
+  #walk(step: PendingStep, built: BuiltStep, arrangement: Arrangement): void {
+    const { inputIds } = built.step
+    if (built.feeds) inputIds.kernels.feedTokens(inputIds, this.#lastTokens, built.sources)
+    const hidden = this.#model.forward(built.step)
+    this.#draw(step, built, arrangement, (rows) => this.#model.logits(hidden, rows))
+    this.#promptRows.enqueue(hidden, built.step, step.batch, step.prompts)
+  }
+
+  #draw(step: PendingStep, built: BuiltStep, arrangement: Arrangement, logitsOf: (rows: Step) => Tensor): void {
+    const n = step.drawing.length
+    // Penalties of later rows may still look at what was drawn last.
+    const last = this.#lastTokens.narrow(0, 0, Math.max(1, n))
+    const tokens = this.#overlaps && n > 0 ? built.step.workspace.empty([n], 'i32') : last
+    step.reports = this.#sampler.enqueue(logitsOf, built, step.drawing, arrangement, tokens)
+    if (tokens !== last) tokens.kernels.copy(last, tokens)
+    step.tokens = this.#device.read(tokens)
   }
 }

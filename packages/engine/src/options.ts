@@ -20,10 +20,23 @@ export interface EngineOptions {
   readonly eosTokenIds: readonly number[]
   /** The greatest `n` of a request. */
   readonly maxAnswers: number
-  /** Bytes of one block of logits rows: [rows, vocab] is cut into such blocks. */
-  readonly maxLogitsBytes: number
+  /**
+   * Bytes of one block of logits rows: [rows, vocab] is cut into such blocks. null: 64 MB, or on an asynchronous device what a row
+   * for each of maxNumSeqs takes, up to 1 GB.
+   */
+  readonly maxLogitsBytes: number | null
   /** Bytes of the loaded weights, for the ledger alone. */
   readonly weightBytes: number
+  /**
+   * Enqueue the next step while the last one runs, before its tokens are known. 'auto': where the device is asynchronous; elsewhere
+   * it wins nothing.
+   */
+  readonly asyncScheduling: 'auto' | boolean
+  /**
+   * Numbers of sequences, or all (true), whose decode steps are captured before the first request rather than when they are met.
+   * Only an asynchronous device, whose steps are padded to few shapes, does so.
+   */
+  readonly captureAtStart: boolean | readonly number[]
   /** Where the seeds of requests without one come from; null: a random one. */
   readonly seed: number | null
 }
@@ -38,8 +51,10 @@ export const ENGINE_DEFAULTS: EngineOptions = Object.freeze({
   cacheDtype: 'f32',
   eosTokenIds: Object.freeze([]),
   maxAnswers: 64,
-  maxLogitsBytes: 64 << 20,
+  maxLogitsBytes: null,
   weightBytes: 0,
+  asyncScheduling: 'auto',
+  captureAtStart: false,
   seed: null,
 })
 
@@ -66,8 +81,13 @@ const CHECKS: Readonly<Record<keyof EngineOptions, Check>> = {
   eosTokenIds: (v) =>
     Array.isArray(v) && v.every((id) => Number.isSafeInteger(id) && id >= 0) ? undefined : 'should be a list of token ids',
   maxAnswers: count(1, 65536),
-  maxLogitsBytes: count(1, 2 ** 40),
+  maxLogitsBytes: orNull(count(1, 2 ** 40)),
   weightBytes: count(0, 2 ** 50),
+  asyncScheduling: (v) => (v === 'auto' || typeof v === 'boolean' ? undefined : "should be 'auto', true or false"),
+  captureAtStart: (v) =>
+    typeof v === 'boolean' || (Array.isArray(v) && v.every((n) => Number.isSafeInteger(n) && n > 0))
+      ? undefined
+      : 'should be true, false or a list of numbers of sequences',
   seed: orNull(count(Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER)),
 }
 

@@ -9,6 +9,9 @@ import type { EngineOptions } from './options.ts'
 import type { MemoryLedger } from './protocol.ts'
 import { samplerBytes } from './sampler.ts'
 
+/** A block of logits that stays small beside a model. */
+const LOGITS_BYTES = 64 << 20
+
 /** What an engine has taken of its device's memory. */
 export interface PreparedMemory {
   readonly maxModelLen: number
@@ -34,7 +37,10 @@ export function prepareMemory(model: CausalLM, device: Device, options: EngineOp
   const plans = planGroups(specs, device, cacheDtype)
   const longest = options.maxModelLen ?? model.maxModelLen
   const mostRows = Math.max(Math.min(maxNumSeqs, maxNumBatchedTokens), Math.min(maxNumBatchedTokens, longest))
-  const chunkRows = Math.min(mostRows, Math.max(1, Math.floor(options.maxLogitsBytes / (model.vocabSize * 4))))
+  const rowBytes = model.vocabSize * 4
+  const logitsBytes =
+    options.maxLogitsBytes ?? (device.asynchronous ? Math.max(LOGITS_BYTES, Math.min(2 ** 30, maxNumSeqs * rowBytes)) : LOGITS_BYTES)
+  const chunkRows = Math.min(mostRows, Math.max(1, Math.floor(logitsBytes / rowBytes)))
   const workspaceBytes = measureWorkspace(model, specs, plans, device, cacheDtype, {
     maxModelLen: longest,
     maxNumSeqs,
@@ -52,7 +58,8 @@ export function prepareMemory(model: CausalLM, device: Device, options: EngineOp
   })
   const { arena, groups, kvCaches } = allocateCaches(specs, plans, blocks, device, cacheDtype, { ...options, maxModelLen })
   try {
-    const runner = new ModelRunner({ model, device, groups: groups.groups, kvCaches, maxModelLen, chunkRows, workspaceBytes })
+    const sizes = { maxModelLen, maxNumSeqs, maxNumBatchedTokens, chunkRows, workspaceBytes }
+    const runner = new ModelRunner({ model, device, groups: groups.groups, kvCaches, ...sizes, overlaps: overlaps(device, options) })
     const ledger = ledgerOf(plans, blocks, { total: memory.total, weights: options.weightBytes, workspace: workspaceBytes })
     return { maxModelLen, ledger, arena, cache: groups, runner }
   } catch (error) {
@@ -60,3 +67,7 @@ export function prepareMemory(model: CausalLM, device: Device, options: EngineOp
     throw error
   }
 }
+
+/** Whether a step is enqueued before the one before it was collected. */
+export const overlaps = (device: Device, { asyncScheduling }: EngineOptions): boolean =>
+  asyncScheduling === 'auto' ? device.asynchronous : asyncScheduling

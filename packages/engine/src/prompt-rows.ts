@@ -1,9 +1,21 @@
 import type { CausalLM, Step } from '@aphrodite/layers'
-import type { Device, Tensor } from '@aphrodite/tensor'
+import type { Device, Reading, Tensor } from '@aphrodite/tensor'
 import { withLogitRows } from './batch.ts'
 import { HostStaging } from './host-staging.ts'
 import { logprobAt } from './logprobs.ts'
 import type { Request, Sequence } from './sequence.ts'
+
+/** Rows of a prompt on their way to the host. */
+export interface PendingPromptRows {
+  readonly request: Request
+  /** Place in the prompt of the first row. */
+  readonly position: number
+  /** f32 [rows, vocab] */
+  readonly logits: Reading | undefined
+  /** What Kernels.logProbs wrote for `rows` of them. */
+  readonly rows: number
+  readonly logprobs: readonly [values: Reading, ids: Reading, ranks: Reading] | undefined
+}
 
 /**
  * Logits and log-probabilities of prompt tokens, for the requests that ask for them. Row p of a prompt is what the model
@@ -14,7 +26,7 @@ export class PromptRows {
   readonly #model: CausalLM
   readonly #device: Device
   readonly #chunkRows: number
-  readonly #staging = new HostStaging(new Int32Array(256))
+  readonly #staging = new HostStaging()
 
   constructor(model: CausalLM, device: Device, chunkRows: number) {
     this.#model = model
@@ -22,8 +34,8 @@ export class PromptRows {
     this.#chunkRows = chunkRows
   }
 
-  /** Waits for the device where there is something to do. */
-  compute(hidden: Tensor, step: Step, batch: readonly Sequence[]): void {
+  /** Enqueues what the batch asks for, and adds it to `pending`. */
+  enqueue(hidden: Tensor, step: Step, batch: readonly Sequence[], pending: PendingPromptRows[]): void {
     let flat = 0
     for (const s of batch) {
       const { request } = s
@@ -31,7 +43,7 @@ export class PromptRows {
         const end = Math.min(s.computed + s.scheduled, request.promptRows)
         for (let p = Math.max(s.computed, request.promptRowsDone); p < end; ) {
           const rows = Math.min(this.#chunkRows, end - p)
-          this.#chunk(hidden, step, request, p, rows, flat + p - s.computed)
+          pending.push(this.#chunk(hidden, step, request, p, rows, flat + p - s.computed))
           p += rows
           request.promptRowsDone = p
         }
@@ -40,33 +52,48 @@ export class PromptRows {
     }
   }
 
-  #chunk(hidden: Tensor, step: Step, request: Request, position: number, rows: number, flat: number): void {
+  #chunk(hidden: Tensor, step: Step, request: Request, position: number, rows: number, flat: number): PendingPromptRows {
     const { workspace } = step
     const { prompt } = request
+    const read = (t: Tensor): Reading => this.#device.read(t)
+    let logitsRead: Reading | undefined
+    let logprobs: PendingPromptRows['logprobs']
+    const predicting = request.promptLogprobs ? Math.max(0, Math.min(rows, prompt.length - 1 - position)) : 0
     workspace.tidy(workspace.empty([1], 'i32'), (marker) => {
       const staging = this.#staging
       staging.begin()
       const logitRows = staging.section(rows)
       const chosen = staging.section(rows)
       for (let i = 0; i < rows; i++) {
-        staging.data[logitRows + i] = flat + i
-        staging.data[chosen + i] = prompt[position + i + 1] ?? 0
+        staging.ints[logitRows + i] = flat + i
+        staging.ints[chosen + i] = prompt[position + i + 1] ?? 0
       }
       staging.upload(workspace, this.#device)
       const logits = this.#model.logits(hidden, withLogitRows(step, staging.vector(logitRows, rows)))
-      request.logits?.set(this.#device.download(logits), position * this.#model.vocabSize)
-
-      const predicting = Math.min(rows, prompt.length - 1 - position)
-      if (request.promptLogprobs && predicting > 0) {
+      if (request.logits) logitsRead = read(logits)
+      if (predicting > 0) {
         const n = request.plan.promptLogprobs
         const values = workspace.empty([predicting, n + 1], 'f32')
         const ids = workspace.empty([predicting, n + 1], 'i32')
         const ranks = workspace.empty([predicting], 'i32')
         logits.kernels.logProbs(values, ids, ranks, logits.narrow(0, 0, predicting), staging.vector(chosen, predicting))
-        const [v, t, r] = [this.#device.download(values), this.#device.download(ids), this.#device.download(ranks)]
-        for (let i = 0; i < predicting; i++) request.promptLogprobs.push(logprobAt(v, t, r, i, n + 1, n))
+        logprobs = [read(values), read(ids), read(ranks)]
       }
       return marker
     })
+    return { request, position, logits: logitsRead, rows: predicting, logprobs }
+  }
+}
+
+/** Gives requests the rows that were on their way, in their order. */
+export async function collectPromptRows(pending: readonly PendingPromptRows[]): Promise<void> {
+  const waits = pending.map(({ logits, logprobs = [] }) => Promise.all([logits?.wait(), ...logprobs.map((reading) => reading.wait())]))
+  const arrived = await Promise.all(waits)
+  for (const [i, { request, position, rows }] of pending.entries()) {
+    const [logits, values, ids, ranks] = arrived[i]!
+    if (logits) request.logits?.set(logits, position * (request.logits.length / request.prompt.length))
+    const n = request.plan.promptLogprobs
+    if (values && ids && ranks)
+      for (let row = 0; row < rows; row++) request.promptLogprobs?.push(logprobAt(values, ids, ranks, row, n + 1, n))
   }
 }

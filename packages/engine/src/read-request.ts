@@ -57,5 +57,9 @@ export function readRequest(request: EngineRequest, arrival: number, limits: Req
     seed: params.seed ?? limits.seedOf(arrival),
     rootName: limits.rootName(cacheSalt, length),
     logits: returnLogits ? new Float32Array(length * vocabSize) : undefined,
+    mostTokens:
+      returnLogits || params.maxTokens === 0
+        ? Number.POSITIVE_INFINITY
+        : Math.min(length + (params.maxTokens ?? Number.POSITIVE_INFINITY), maxModelLen),
   })
 }

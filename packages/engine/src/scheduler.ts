@@ -97,7 +97,7 @@ export class Scheduler {
   /** Takes in the first that waits, if there is a seat and room for all of it. */
   #admit(): boolean {
     const sequence = this.waiting[0]
-    if (!sequence || this.running.length >= this.#maxRunning) return false
+    if (!sequence || sequence.complete || this.running.length >= this.#maxRunning) return false
     const cached = this.#cache.attach(sequence)
     // Who runs may want another block soon: a newcomer that takes the last one would only be thrown out again.
     if (!this.#cache.fits(sequence, this.running.length)) {
@@ -121,7 +121,7 @@ export class Scheduler {
   /** Lets the first that waits take the place of those with a lower priority, if that helps. */
   #makeRoom(): void {
     const head = this.waiting[0]
-    if (!head) return
+    if (!head || head.complete) return
     for (;;) {
       const last = this.running[this.running.length - 1]
       if (!last || last.request.priority >= head.request.priority) return

@@ -9,6 +9,9 @@ import {
   tensorError,
 } from '@aphrodite/tensor'
 
+/** What the engine itself calls, and `run`: what a model computes goes through it, so that it can be captured and put off. */
+export type FakeKernels = Kernels & { run(op: () => void): void }
+
 /** A device whose memory is one array buffer; a kernel is a few lines of arithmetic on it. Only what the engine itself calls. */
 export class FakeDevice implements Device {
   readonly kind = 'reference'
@@ -19,7 +22,7 @@ export class FakeDevice implements Device {
   readonly calls: Record<string, number> = {}
   readonly allocated = new Map<number, number>()
   uploads = 0
-  /** Runs before each synchronize is done: a test may throw here. */
+  /** Runs before each read or synchronize is done: a test may throw here. */
   onSynchronize: () => void = () => {}
   /** Absent unless asked for. */
   capture?: (enqueue: () => void) => Graph
@@ -37,18 +40,16 @@ export class FakeDevice implements Device {
     const kernels = fakeKernels(this)
     const counted: Record<string, unknown> = {}
     for (const [name, kernel] of Object.entries(kernels) as [string, (...args: unknown[]) => void][]) {
-      counted[name] = (...args: unknown[]) => {
-        this.calls[name] = (this.calls[name] ?? 0) + 1
+      const op = (...args: unknown[]): void => {
+        if (name !== 'run') this.calls[name] = (this.calls[name] ?? 0) + 1
         kernel(...args)
+      }
+      counted[name] = (...args: unknown[]) => {
+        if (this.#recording) this.#recording.push(() => op(...args))
+        else op(...args)
       }
     }
     this.kernels = counted as unknown as Kernels
-  }
-
-  /** What a model computes goes through here, so that it can be captured. */
-  run(op: () => void): void {
-    if (this.#recording) this.#recording.push(op)
-    else op()
   }
 
   #capture(enqueue: () => void): Graph {
@@ -108,6 +109,7 @@ export class FakeDevice implements Device {
     return src.dtype === 'i32' ? this.i32(src).slice() : this.f32(src).slice()
   }
   read(src: Tensor): Reading {
+    if (this.#recording) throw new Error('a read cannot be captured')
     const host = this.download(src)
     return {
       wait: async () => {
@@ -127,7 +129,17 @@ export class FakeDevice implements Device {
   close(): void {}
 }
 
-const fakeKernels = (device: FakeDevice): Partial<Kernels> => ({
+const fakeKernels = (device: FakeDevice): Partial<FakeKernels> => ({
+  run: (op) => op(),
+  feedTokens(ids, lastTokens, sources) {
+    const [to, from, where] = [device.i32(ids), device.i32(lastTokens), device.i32(sources)]
+    if (to.length !== where.length) throw new Error('sources do not fit')
+    for (let i = 0; i < to.length; i++) if (where[i] !== -1) to[i] = from[where[i]!]!
+  },
+  copy(out, x) {
+    if (out.size !== x.size) throw new Error('sizes do not fit')
+    device.i32(out).set(device.i32(x))
+  },
   penalize(logits, penalties, history) {
     const [rows, vocab] = [logits.dim(0), logits.dim(1)]
     const all = device.f32(logits)

@@ -1,6 +1,6 @@
 import { type CacheSpec, type CachingLayer, CausalLM, Layer, type Step } from '@aphrodite/layers'
 import { PAGE_TOKENS, type Tensor } from '@aphrodite/tensor'
-import { type FakeDevice, mix } from './fake-device.ts'
+import { type FakeDevice, type FakeKernels, mix } from './fake-device.ts'
 
 export const VOCAB = 64
 /** Prompts longer than this are of another class: they compute other values for the same tokens. */
@@ -32,7 +32,8 @@ class FakeAttention extends Layer implements CachingLayer {
     const memory = device.words(cache.pages.address, cache.pages.pages * PAGE_TOKENS)
     const slots = device.i32(meta.slots)
     for (let t = 0; t < x.length; t++) {
-      if (slots[t]! < PAGE_TOKENS) throw new Error('a token would be written to page 0')
+      // Slot 0 is for the rows that pad a step. What they leave there is nobody's.
+      if (slots[t]! < PAGE_TOKENS && slots[t] !== 0) throw new Error('a token would be written to page 0')
       memory[slots[t]!] = x[t]!
     }
     const [starts, contexts, tables] = [device.i32(meta.queryStarts), device.i32(meta.contextLengths), device.i32(meta.pageTables)]
@@ -46,7 +47,7 @@ class FakeAttention extends Layer implements CachingLayer {
         let hash = 0
         for (let p = this.window ? Math.max(0, position - this.window + 1) : 0; p <= position; p++) {
           const page = tables[s * columns + Math.floor(p / PAGE_TOKENS)]!
-          if (page <= 0) throw new Error(`position ${p} of sequence ${s} has no page`)
+          if (page < 0 || (page === 0 && slots[starts[s]! + q] !== 0)) throw new Error(`position ${p} of sequence ${s} has no page`)
           hash = mix(hash, memory[page * PAGE_TOKENS + (p % PAGE_TOKENS)]!)
         }
         out[starts[s]! + q] = mix(hash, x[starts[s]! + q]!)
@@ -73,7 +74,7 @@ class FakeRecurrence extends Layer implements CachingLayer {
     const [starts, slots, fresh] = [device.i32(meta.queryStarts), device.i32(meta.slots), device.i32(meta.fresh)]
     const out = new Int32Array(x.length)
     for (let s = 0; s < slots.length; s++) {
-      if (slots[s]! <= 0) throw new Error('a sequence has no slot')
+      if (slots[s]! < 0 || (slots[s] === 0 && !fresh[s])) throw new Error('a sequence has no slot')
       let sum = fresh[s] ? 0 : sums[slots[s]!]!
       for (let t = starts[s]!; t < starts[s + 1]!; t++) {
         sum = mix(sum, x[t]!)
@@ -84,6 +85,9 @@ class FakeRecurrence extends Layer implements CachingLayer {
     return out
   }
 }
+
+/** On a device that only measures nothing comes of it. */
+const run = (out: Tensor, op: () => void): void => (out.kernels as FakeKernels).run(op)
 
 /** Its next token is a hash of everything that its layers see: any wrong slot, page, window or prefix is a wrong token. */
 export class FakeModel extends CausalLM {
@@ -108,9 +112,7 @@ export class FakeModel extends CausalLM {
   forward(step: Step): Tensor {
     const tokens = step.inputIds.size
     const hidden = step.workspace.empty([tokens, 1], 'i32')
-    if (step.workspace.device !== this.#device) return hidden
-    const device = this.#device
-    device.run(() => this.#compute(hidden, step))
+    run(hidden, () => this.#compute(hidden, step))
     return hidden
   }
 
@@ -126,8 +128,7 @@ export class FakeModel extends CausalLM {
   logits(hidden: Tensor, step: Step): Tensor {
     const rows = step.logitRows.size
     const logits = step.workspace.empty([rows, VOCAB], 'f32')
-    if (step.workspace.device !== this.#device) return logits
-    this.#device.run(() => {
+    run(logits, () => {
       const [h, from, to] = [this.#device.i32(hidden), this.#device.i32(step.logitRows), this.#device.f32(logits)]
       for (let r = 0; r < rows; r++) for (let v = 0; v < VOCAB; v++) to[r * VOCAB + v] = logitOf(h[from[r]!]!, v)
     })

@@ -26,6 +26,7 @@ function add(name: string, promptLength: number, priority = 0): Sequence {
     seed: 0,
     rootName: '',
     logits: undefined,
+    mostTokens: 10_000,
   })
   const sequence = new Sequence(request, 0, cache.open())
   request.answers.push(sequence)
@@ -34,16 +35,20 @@ function add(name: string, promptLength: number, priority = 0): Sequence {
   return sequence
 }
 
+/** The step has been done; whether it gave a token. */
+function proceed(s: Sequence): boolean {
+  const draws = s.draws
+  s.advance()
+  if (draws) s.learn(1)
+  return draws
+}
+
 /** Runs a step and returns what was in it: `a:5` is five tokens of a. */
 function step(): string {
   const batch: Sequence[] = []
   scheduler.schedule(batch)
   const text = batch.map((s) => `${names.get(s)}:${s.scheduled}`).join(' ')
-  for (const s of batch) {
-    const draws = s.reachesEnd
-    s.computed += s.scheduled
-    if (draws) s.append(1)
-  }
+  for (const s of batch) proceed(s)
   return text
 }
 
@@ -159,10 +164,7 @@ describe('Scheduler', () => {
       expect(batch.length).toBeGreaterThan(0)
       expect(batch.reduce((sum, s) => sum + s.scheduled, 0)).toBeLessThanOrEqual(9)
       for (const s of batch) {
-        const draws = s.reachesEnd
-        s.computed += s.scheduled
-        if (!draws) continue
-        s.append(1)
+        if (!proceed(s)) continue
         if (s.outputLength >= left.get(s)!) scheduler.remove(s)
       }
     }

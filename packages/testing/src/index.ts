@@ -1,5 +1,6 @@
 export * from './checkpoint.ts'
 export * from './errors.ts'
+export * from './lazy-device.ts'
 export * from './lockstep.ts'
 export * from './op-cases.ts'
 export * from './random.ts'
