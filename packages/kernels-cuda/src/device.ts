@@ -22,6 +22,7 @@ import {
   upload,
   type WeightFormat,
 } from '@aphrodite/tensor'
+import { StepCapture } from './capture.ts'
 import { kernelsCudaError } from './errors.ts'
 import { loadNative, type Native } from './native.ts'
 import { pageBytes } from './page-bytes.ts'
@@ -69,6 +70,7 @@ export class CudaDevice implements Device {
   readonly blas: boolean
   readonly #native: Native
   readonly #context: number
+  readonly #steps: StepCapture
   #closed = false
 
   constructor(native: Native, context: number, index: number, name: string) {
@@ -80,7 +82,8 @@ export class CudaDevice implements Device {
     this.capability = capability
     this.blas = blas
     this.description = `cuda:${index} (${name}, ${blas ? 'cuBLASLt' : 'own GEMM, no cuBLASLt found'})`
-    this.kernels = nativeKernels(native, context)
+    this.#steps = new StepCapture(native, context, nativeKernels(native, context), this)
+    this.kernels = this.#steps.kernels
   }
 
   supports = (dtype: DType): boolean => dtype === 'f32' || dtype === 'bf16' || dtype === 'f16'
@@ -104,9 +107,11 @@ export class CudaDevice implements Device {
   }
 
   upload(dst: Tensor, src: HostArray | HostData): void {
+    this.#steps.requireIdle('upload')
     upload(this.#native, this.#context, dst, src)
   }
   download(src: Tensor): Float32Array | Int32Array | Uint8Array {
+    this.#steps.requireIdle('download')
     return download(this.#native, this.#context, src)
   }
 
@@ -114,6 +119,7 @@ export class CudaDevice implements Device {
     const { address, dtype, size } = src
     if (!(isFloat(dtype) || dtype === 'i32') || !src.isContiguous())
       throw tensorError('BAD_ARGUMENT', `read: src is ${dtype} [${src.shape}]; it should be floats or i32, and contiguous.`)
+    this.#steps.requireIdle('read')
     const native = this.#native
     const context = this.#context
     const read = native.beginRead(context, address, DTYPE_CODE[dtype], size)
@@ -131,9 +137,11 @@ export class CudaDevice implements Device {
     return outFeatures * Math.ceil(inFeatures / 32) * 32 * sizeOf(format)
   }
   pack(dst: PackedWeight, src: HostArray, row: number, column: number): void {
+    this.#steps.requireIdle('pack')
     packWeight(this.#native, this.#context, dst, src, row, column)
   }
   unpack(src: PackedWeight): Float32Array {
+    this.#steps.requireIdle('unpack')
     return unpackWeight(this.#native, this.#context, src)
   }
 
@@ -150,19 +158,7 @@ export class CudaDevice implements Device {
   }
 
   capture(enqueue: () => void): Graph {
-    const native = this.#native
-    const context = this.#context
-    native.beginCapture(context)
-    let done = 0
-    try {
-      enqueue()
-      done = 1
-    } finally {
-      // An unfinished graph is thrown away, and the error goes on.
-      if (done === 0) native.endCapture(context, 0)
-    }
-    const graph = native.endCapture(context, 1)
-    return { replay: () => native.replay(context, graph), release: () => native.releaseGraph(context, graph) }
+    return this.#steps.capture(enqueue)
   }
 
   async synchronize(): Promise<void> {

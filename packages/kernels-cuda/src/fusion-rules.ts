@@ -18,7 +18,8 @@ export const FUSION_RULES: readonly FusionRule[] = [
       const [out, residual, x, weight, eps, weightOffset] = list.at(i, 'addRmsNorm')!.args
       const zero = list.producer(i, x)
       if (list.at(zero, 'fill')?.args[1] !== 0 || areMixed(out, residual)) return undefined
-      return { removed: [zero, i], added: [{ at: i, call: callOf('rmsNorm', out, residual, weight, eps, weightOffset) }] }
+      const norm = callOf('rmsNorm', out, residual, weight, eps, weightOffset)
+      return { removed: [zero, i], added: [{ at: i, call: norm }], unchanged: [residual] }
     },
   },
   {

@@ -1,5 +1,5 @@
 import type { Entry } from './fusion-list.ts'
-import { ByteSet, overlaps, type Region } from './regions.ts'
+import { ByteSet, isSameRegion, overlaps, type Region } from './regions.ts'
 import { changes } from './step-accesses.ts'
 
 /** Calls that stand for others: those at `removed` go, each of `added` comes to the place of one of them. */
@@ -8,6 +8,8 @@ export interface Exchange {
   readonly removed: readonly number[]
   /** In rising order; several at one place are done in this order. */
   readonly added: readonly { readonly at: number; readonly entry: Entry }[]
+  /** What removed calls write and leave as it was: by adding zero. */
+  readonly unchanged: readonly Region[]
 }
 
 /**
@@ -63,13 +65,13 @@ function resultsHold(entries: readonly Entry[], { removed, added }: Exchange, n:
 }
 
 /** Bytes that the removed calls wrote and the added ones do not, or only later, are read by nobody meanwhile. */
-function nobodyMisses(entries: readonly Entry[], { removed, added }: Exchange): boolean {
+function nobodyMisses(entries: readonly Entry[], { removed, added, unchanged }: Exchange): boolean {
   const stale = new ByteSet()
   const last = removed[removed.length - 1]!
   for (let i = removed[0]!; i < entries.length && !(i > last && stale.isEmpty); i++) {
     const entry = entries[i]!
     if (removed.includes(i)) {
-      for (const w of changedBy(entry)) stale.add(w)
+      for (const w of changedBy(entry)) if (!unchanged.some((u) => isSameRegion(u, w))) stale.add(w)
       for (const a of added) if (a.at === i) for (const w of changedBy(a.entry)) stale.subtract(w)
     } else {
       if (entry.extents.reads.some((r) => stale.overlaps(r))) return false

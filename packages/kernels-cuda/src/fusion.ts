@@ -1,7 +1,9 @@
+import type { Tensor } from '@aphrodite/tensor'
 import type { FusedFits } from './fused-kernels.ts'
 import { type Entry, FusionList } from './fusion-list.ts'
 import { FUSION_RULES } from './fusion-rules.ts'
 import { type Exchange, isSafe } from './fusion-safety.ts'
+import { regionOf } from './regions.ts'
 import type { Layout } from './step-accesses.ts'
 import type { Call, OpName } from './step-list.ts'
 
@@ -22,6 +24,8 @@ export interface FusionRule {
 export interface Replacement {
   readonly removed: readonly number[]
   readonly added: readonly { readonly at: number; readonly call: Call }[]
+  /** What the removed calls write and leave as it was all the same: by adding zero. */
+  readonly unchanged?: readonly Tensor[]
 }
 
 export interface FusionOptions {
@@ -31,11 +35,18 @@ export interface FusionOptions {
   readonly rules?: readonly FusionRule[]
 }
 
+export interface FusedStep {
+  readonly entries: readonly Entry[]
+  /** How often each rule was applied, by its name. */
+  readonly applied: ReadonlyMap<string, number>
+}
+
 /**
  * The list with every replacement that the rules find, whoever wrote the model. Each entry knows the rules that made it.
  * Blocks of the workspace have to be as they are at the end of the step: what is still live there may be read.
  */
-export function fuse(calls: readonly Call[], { fits, layout, rules = FUSION_RULES }: FusionOptions): Entry[] {
+export function fuse(calls: readonly Call[], { fits, layout, rules = FUSION_RULES }: FusionOptions): FusedStep {
+  const applied = new Map<string, number>()
   const list = new FusionList(calls, layout)
   for (let changed = true; changed; ) {
     changed = false
@@ -47,10 +58,11 @@ export function fuse(calls: readonly Call[], { fits, layout, rules = FUSION_RULE
         apply(list.entries, exchange)
         // What comes next has moved to the left of i at most by what went.
         i = Math.max(-1, exchange.removed[0]! - 1)
+        applied.set(rule.name, (applied.get(rule.name) ?? 0) + 1)
         changed = true
       }
   }
-  return list.entries
+  return { entries: list.entries, applied }
 }
 
 function exchangeOf(list: FusionList, rule: FusionRule, i: number, fits: FusedFits): Exchange | undefined {
@@ -60,7 +72,7 @@ function exchangeOf(list: FusionList, rule: FusionRule, i: number, fits: FusedFi
   const before = removed.flatMap((r) => list.entries[r]!.rules)
   const names = before.includes(rule.name) ? before : [...before, rule.name]
   const added = found.added.map(({ at, call }) => ({ at, entry: list.entryOf(call, names) })).sort((a, b) => a.at - b.at)
-  return { removed, added }
+  return { removed, added, unchanged: (found.unchanged ?? []).map(regionOf) }
 }
 
 function apply(entries: Entry[], { removed, added }: Exchange): void {

@@ -2,10 +2,11 @@ import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import { AphroditeError, missingOps, type NativeOps, type NativeTransfers } from '@aphrodite/tensor'
+import type { NativeCapture } from './capture.ts'
 import { kernelsCudaError } from './errors.ts'
 
 /** What the addon has besides ops. Addresses and handles are numbers below 2^53. */
-export interface Native extends NativeOps, NativeTransfers {
+export interface Native extends NativeOps, NativeTransfers, NativeCapture {
   raiseWith(error: typeof AphroditeError): void
   /** targets: what the kernels were compiled for, `80 89 90 90a ptx90`. */
   probe(): { devices: { name: string; memory: number; capability: number }[]; targets: string; reason?: string }
@@ -21,12 +22,6 @@ export interface Native extends NativeOps, NativeTransfers {
   /** A copy to the host is enqueued; the handle is for waitRead. */
   beginRead(context: number, address: number, dtype: number, elements: number): number
   waitRead(context: number, read: number, dtype: number, dst: Float32Array | Int32Array, dstDtype: number): void
-  /** Ops are captured instead of done from here … */
-  beginCapture(context: number): void
-  /** … to here. keep 1: the graph's handle; 0: it is thrown away. */
-  endCapture(context: number, keep: number): number
-  replay(context: number, graph: number): void
-  releaseGraph(context: number, graph: number): void
   readSeconds(context: number, address: number, bytes: number): number
   operationsPerSecond(context: number, dtype: number): number
 }

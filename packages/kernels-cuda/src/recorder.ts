@@ -29,9 +29,9 @@ export class Recorder {
     else work.launch()
   }
 
-  /** The calls that `enqueue` makes, none of which is done. Throws CUDA_FAILED inside another recording. */
+  /** The calls that `enqueue` makes, none of which is done. Throws CAPTURING inside another recording. */
   record(enqueue: () => void): Call[] {
-    if (this.#list) throw kernelsCudaError('CUDA_FAILED', 'capture: a step is being captured already. Capture one after the other.')
+    if (this.#list) throw kernelsCudaError('CAPTURING', 'capture: a step is being captured already. Capture one after the other.')
     const list: Call[] = []
     this.#list = list
     try {

@@ -1,0 +1,99 @@
+import type { Graph, Kernels } from '@aphrodite/tensor'
+import { kernelsCudaError } from './errors.ts'
+import { fusedAttention, fusedAttentionFits, fusedRotaryWrite, fusedRotaryWriteFits, type NativeFusedAttention } from './fused-attention.ts'
+import type { FusedFits } from './fused-kernels.ts'
+import { fusedLinear, fusedLinearFits, type NativeFusedLinear } from './fused-linear.ts'
+import { fuse } from './fusion.ts'
+import type { Entry } from './fusion-list.ts'
+import { Recorder } from './recorder.ts'
+import { regionOf } from './regions.ts'
+import { changes, type Layout } from './step-accesses.ts'
+import { type Call, type Collective, launch, type StepOps } from './step-list.ts'
+
+export interface NativeCapture extends NativeFusedAttention, NativeFusedLinear {
+  /** Ops are captured instead of done from here … */
+  beginCapture(context: number): void
+  /** … to here. keep 1: the graph's handle; 0: it is thrown away. */
+  endCapture(context: number, keep: number): number
+  replay(context: number, graph: number): void
+  releaseGraph(context: number, graph: number): void
+}
+
+/** A device's kernels, and its graphs: a step is written down, fused, and only then launched, into a graph of the device's stream. */
+export class StepCapture {
+  /** What the device shows: made at once, or a part of the step that is being captured. */
+  readonly kernels: Kernels
+  readonly #native: NativeCapture
+  readonly #context: number
+  readonly #layout: Layout
+  readonly #recorder: Recorder
+  readonly #ops: StepOps
+  readonly #fits: FusedFits
+
+  constructor(native: NativeCapture, context: number, immediate: Kernels, layout: Layout) {
+    this.#native = native
+    this.#context = context
+    this.#layout = layout
+    this.#recorder = new Recorder(immediate)
+    this.kernels = this.#recorder.kernels
+    this.#ops = {
+      ...immediate,
+      fusedLinear: (...call) => fusedLinear(native, context, ...call),
+      fusedAttention: (...call) => fusedAttention(native, context, false, ...call),
+      fusedRotaryWrite: (...call) => fusedRotaryWrite(native, context, ...call),
+      collective: (work) => work.launch(),
+    }
+    this.#fits = nativeFits(native, context)
+  }
+
+  /** What ranks exchange: at once, or a part of the step that is being captured. */
+  collective(work: Collective): void {
+    this.#recorder.collective(work)
+  }
+
+  /** Throws CAPTURING inside a capture: for what moves data to or from the host. */
+  requireIdle(what: string): void {
+    if (this.#recorder.recording)
+      throw kernelsCudaError(
+        'CAPTURING',
+        `${what}: a step is being captured, which moves nothing to or from the host. Do it before or after.`,
+      )
+  }
+
+  /** See `Device.capture`. */
+  capture(enqueue: () => void): Graph {
+    const native = this.#native
+    const context = this.#context
+    const { entries } = fuse(this.#recorder.record(enqueue), { fits: this.#fits, layout: this.#layout })
+    native.beginCapture(context)
+    let done = 0
+    try {
+      for (const [i, { call }] of entries.entries()) {
+        if (call.op === 'fusedAttention') fusedAttention(native, context, isSettled(entries, i), ...call.args)
+        else launch(this.#ops, call)
+      }
+      done = 1
+    } finally {
+      // An unfinished graph is thrown away, and the error goes on.
+      if (done === 0) native.endCapture(context, 0)
+    }
+    const graph = native.endCapture(context, 1)
+    return { replay: () => native.replay(context, graph), release: () => native.releaseGraph(context, graph) }
+  }
+}
+
+/** What the addon says to each question of the rules. */
+export const nativeFits = (native: NativeFusedAttention & NativeFusedLinear, context: number): FusedFits => ({
+  linear: (...call) => typeof native.fusedLinearFits === 'function' && fusedLinearFits(native, context, ...call),
+  attention: (...call) => fusedAttentionFits(native, context, ...call),
+  rotaryWrite: (...call) => fusedRotaryWriteFits(...call),
+})
+
+/** Whether nothing in the step has changed the tables that attention goes by, nor its cache, before call i. */
+function isSettled(entries: readonly Entry[], i: number): boolean {
+  const { call, extents } = entries[i]! as Entry & { call: Call<'fusedAttention'> }
+  const [, , , , , { queryStarts, contextLengths, pageTables, slots }, , { positions, cosSin, options }] = call.args
+  const tables = [queryStarts, contextLengths, pageTables, slots, positions, cosSin, options.selector]
+  const regions = [...tables.flatMap((t) => (t ? [regionOf(t)] : [])), ...extents.touches]
+  return entries.slice(0, i).every((earlier) => regions.every((r) => !changes(earlier.extents, r)))
+}
