@@ -22,6 +22,8 @@ export interface CacheLimits {
   readonly modelLen: number
   readonly maxNumSeqs: number
   readonly maxNumBatchedTokens: number
+  /** Where the memory is: what to raise depends on it. Default cpu. */
+  readonly deviceKind?: Device['kind']
 }
 
 /** One group for each distinct kind and window, full attention first: its misses are the cheapest to find. */
@@ -45,6 +47,7 @@ const rank = (plan: GroupPlan): number => (plan.kind === 'state' ? Number.POSITI
  */
 export function sizeGroups(plans: readonly GroupPlan[], bytes: number, limits: CacheLimits): { blocks: number[]; maxModelLen: number } {
   const wanted = limits.maxModelLen ?? limits.modelLen
+  const [where, flag] = limits.deviceKind === 'cuda' ? [' in GPU memory', '--gpu-memory-utilization'] : ['', '--memory-fraction']
   const perSequence = (plan: GroupPlan): number => blocksPerSequence(plan.window, wanted, limits.maxNumBatchedTokens)
   const bound = (plan: GroupPlan): number => (plan.kind === 'state' ? limits.maxNumSeqs + 1 : limits.maxNumSeqs * perSequence(plan) + 1)
   const blocksAt = (usable: number): number[] =>
@@ -62,7 +65,7 @@ export function sizeGroups(plans: readonly GroupPlan[], bytes: number, limits: C
   if (least === 0 && bytesAt(0) > bytes && paged.length < plans.length)
     throw engineError(
       'CACHE_TOO_SMALL',
-      `the states of ${grouped(limits.maxNumSeqs)} sequences take ${grouped(bytesAt(0))} bytes, ${grouped(Math.max(0, bytes))} are left. Lower --max-num-seqs or raise --memory-fraction.`,
+      `the states of ${grouped(limits.maxNumSeqs)} sequences take ${grouped(bytesAt(0))} bytes, ${grouped(Math.max(0, bytes))} are left${where}. Lower --max-num-seqs or raise ${flag}.`,
     )
   // The group that needs most for one sequence decides how long it may get.
   const needed = paged.reduce((max, plan) => Math.max(max, perSequence(plan)), 0)
@@ -70,7 +73,7 @@ export function sizeGroups(plans: readonly GroupPlan[], bytes: number, limits: C
     if (limits.maxModelLen !== null || least === 0)
       throw engineError(
         'CACHE_TOO_SMALL',
-        `one sequence of ${grouped(wanted)} tokens needs ${grouped(needed)} blocks, ${grouped(least)} fit. Lower --max-model-len or raise --memory-fraction.`,
+        `one sequence of ${grouped(wanted)} tokens needs ${grouped(needed)} blocks, ${grouped(least)} fit${where}. Lower --max-model-len or raise ${flag}.`,
       )
     return { blocks: blocksAt(least), maxModelLen: Math.min(wanted, least * PAGE_TOKENS) }
   }

@@ -55,6 +55,7 @@ export function prepareMemory(model: CausalLM, device: Device, options: EngineOp
     modelLen: model.maxModelLen,
     maxNumSeqs,
     maxNumBatchedTokens,
+    deviceKind: device.kind,
   })
   const { arena, groups, kvCaches } = allocateCaches(specs, plans, blocks, device, cacheDtype, { ...options, maxModelLen })
   try {

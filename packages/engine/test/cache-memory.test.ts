@@ -52,6 +52,9 @@ describe('sizeGroups', () => {
       }),
     )
     expect(() => sizeGroups([plan(0)], -5, { ...limits, maxModelLen: null })).toThrow('needs 256 blocks, 0 fit')
+    expect(() => sizeGroups([plan(0)], -5, { ...limits, maxModelLen: null, deviceKind: 'cuda' })).toThrow(
+      '0 fit in GPU memory. Lower --max-model-len or raise --gpu-memory-utilization.',
+    )
   })
 
   test('chooses the length itself when none was asked for', () => {

@@ -60,6 +60,12 @@ export class Attention extends Layer implements CachingLayer {
     return { kind: 'paged', kvHeads: this.#kvHeads, keyDim: headDim, valueDim, window }
   }
 
+  /** Operations of one token for each token that it sees (a window is not looked at): scores, and the sum of values. Whole sizes. */
+  get flopsPerTokenSeen(): number {
+    const { heads, headDim, valueDim = headDim } = this.#spec
+    return 2 * heads * (headDim + valueDim)
+  }
+
   /** q [tokens, heads, headDim], k [tokens, kvHeads, headDim], v [tokens, kvHeads, valueDim] → [tokens, heads · valueDim] */
   forward(q: Tensor, k: Tensor, v: Tensor, step: Step): Tensor {
     const cache = step.kvCaches[this.cacheIndex]

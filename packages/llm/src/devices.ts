@@ -1,7 +1,9 @@
 import { type CpuDevice, createCpuDevice } from '@aphrodite/kernels-cpu'
-import { probeCuda } from '@aphrodite/kernels-cuda'
+import { type CudaDevice, createCudaDevice, probeCuda } from '@aphrodite/kernels-cuda'
 import { llmError } from './errors.ts'
 import type { ResolvedOptions } from './options.ts'
+
+export type OpenedDevice = CpuDevice | CudaDevice
 
 export interface DeviceReport {
   readonly kind: 'cpu' | 'cuda'
@@ -11,27 +13,53 @@ export interface DeviceReport {
   readonly reason?: string
 }
 
-/** Every kind of device, and why one cannot be used here. */
+/** Every device of this machine, opened for a moment; a kind that has none is there with the reason. */
 export function probeDevices(): DeviceReport[] {
-  const reports: DeviceReport[] = []
-  try {
-    const cpu = createCpuDevice({ threads: 1, pin: false })
-    reports.push({ kind: 'cpu', available: true, description: cpu.description })
-    cpu.close()
-  } catch (error) {
-    reports.push({ kind: 'cpu', available: false, description: 'cpu', reason: error instanceof Error ? error.message : String(error) })
-  }
-  const { devices, reason } = probeCuda()
-  for (const { name, memory } of devices)
-    reports.push({ kind: 'cuda', available: true, description: `${name}, ${(memory / 2 ** 30).toFixed(0)} GiB` })
+  const reports = [reportOf('cpu', 'cpu', () => createCpuDevice({ threads: 1, pin: false }))]
+  const { devices, driver, reason } = probeCuda()
+  for (const { index, name } of devices)
+    reports.push(reportOf('cuda', `cuda:${index} (${name})`, () => createCudaDevice({ index }), driver))
   if (devices.length === 0) reports.push({ kind: 'cuda', available: false, description: 'cuda', reason: reason ?? 'no CUDA device' })
   return reports
 }
 
-/** The device that the options ask for; `say` gets the reason when `auto` does not take a GPU. */
-export function openDevice(options: ResolvedOptions, say: (message: string) => void): CpuDevice {
-  const { devices, reason } = probeCuda()
-  if (options.device === 'cuda') throw llmError('NO_DEVICE', `there is no CUDA device: ${reason ?? 'none was found'}. Use --device cpu.`)
-  if (options.device === 'auto' && devices.length === 0) say(`device: cpu, since there is no CUDA device (${reason ?? 'none was found'})`)
+function reportOf(kind: DeviceReport['kind'], name: string, open: () => OpenedDevice, driver?: string): DeviceReport {
+  try {
+    const device = open()
+    const { total, free } = device.memory()
+    const memory = kind === 'cuda' ? `, ${gibibytes(free)} of ${gibibytes(total)} GiB free${driver ? `, driver ${driver}` : ''}` : ''
+    const description = device.description + memory
+    device.close()
+    return { kind, available: true, description }
+  } catch (error) {
+    return { kind, available: false, description: name, reason: error instanceof Error ? error.message : String(error) }
+  }
+}
+const gibibytes = (bytes: number): string => (bytes / 2 ** 30).toFixed(1)
+
+/**
+ * The device that the options ask for; `say` gets the reason when `auto` does not take a GPU. Throws NO_DEVICE, and what goes
+ * wrong on the way to a device that was asked for.
+ */
+export function openDevice(options: ResolvedOptions, say: (message: string) => void): OpenedDevice {
+  if (options.device !== 'cpu') {
+    const { devices, reason } = probeCuda()
+    const usable = devices.filter((d) => d.reason === undefined)
+    if (options.device === 'auto') {
+      if (usable[0]) return createCudaDevice({ index: usable[0].index })
+      say(`device: cpu, since there is no CUDA device (${devices[0]?.reason ?? reason ?? 'none was found'})`)
+    } else {
+      const asked = options.device.includes(':') ? Number(options.device.slice('cuda:'.length)) : (usable[0]?.index ?? 0)
+      const found = devices[asked]
+      if (devices.length === 0) throw llmError('NO_DEVICE', `there is no CUDA device: ${reason ?? 'none was found'}. Use --device cpu.`)
+      if (!found)
+        throw llmError(
+          'NO_DEVICE',
+          `there is no GPU ${asked}: this machine has ${devices.map((d) => `cuda:${d.index} (${d.name})`).join(', ')}.`,
+        )
+      if (found.reason !== undefined) throw llmError('NO_DEVICE', `${found.reason}. Use another GPU, or --device cpu.`)
+      return createCudaDevice({ index: asked })
+    }
+  }
   return createCpuDevice({ pin: options.pinThreads, ...(options.threads !== undefined && { threads: options.threads }) })
 }

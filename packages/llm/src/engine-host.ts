@@ -1,13 +1,13 @@
 import { EngineCore, type EngineOptions } from '@aphrodite/engine'
-import { type CpuDevice, measurePeak, measureReadBandwidth } from '@aphrodite/kernels-cpu'
 import { endTokenIds, readConfig, readGenerationConfig } from '@aphrodite/loader'
 import { ModelRegistry, type ModuleRegistration } from '@aphrodite/models'
-import type { FloatDType } from '@aphrodite/tensor'
-import { openDevice } from './devices.ts'
+import { AphroditeError } from '@aphrodite/tensor'
+import { type OpenedDevice, openDevice } from './devices.ts'
 import { chooseDType, DTYPE_NAME } from './dtype.ts'
 import { llmError } from './errors.ts'
-import { buildModel, type LoadedModel, loadModel } from './model-loading.ts'
-import type { ResolvedOptions } from './options.ts'
+import { measureLimits } from './limits.ts'
+import { buildModel, loadModel, measureWeights } from './model-loading.ts'
+import { MAX_NUM_BATCHED_TOKENS, type ResolvedOptions } from './options.ts'
 import type { DeviceLimits, LLMInfo } from './types.ts'
 
 /** What crosses into the engine's thread: plain values only. */
@@ -24,7 +24,7 @@ export interface EngineSetup {
 export interface EngineHost {
   readonly core: EngineCore
   readonly info: LLMInfo
-  measureLimits(): DeviceLimits
+  measureLimits(): Promise<DeviceLimits>
   /** After the core is closed: frees weights and threads. */
   close(): void
 }
@@ -38,36 +38,47 @@ export async function openEngineHost(
   for (const plugin of plugins) await importPlugin(plugin)
   const config = readConfig(folder)
   const model = await buildModel(config)
-  const dtype = chooseDType(options.dtype, config.json)
   const device = openDevice(options, say)
   try {
-    const loaded = loadModel(model, device, dtype, folder, options, say)
+    const dtype = chooseDType(options.dtype, config.json, device.kind)
+    // On a GPU in one piece, since what is left over at the ends of many would be missing from the cache; on the CPU nothing that
+    // is never touched takes memory.
+    const bytes =
+      device.kind === 'cuda' ? fitting(measureWeights(await buildModel(config), device, dtype, options.maxModelLen), device) : undefined
+    const loaded = loadModel(model, device, dtype, folder, options, say, bytes)
     const core = new EngineCore({
       model,
       device,
       cacheDtype: dtype,
       eosTokenIds: endTokenIds(config, readGenerationConfig(folder)),
       weightBytes: loaded.arena.usedBytes,
-      ...engineOptions(options),
+      ...engineOptions(
+        options,
+        device,
+        loaded.arena.slabs.reduce((sum, { bytes }) => sum + bytes, 0),
+      ),
     })
     const info: LLMInfo = {
       model: options.model,
       architecture: config.architectures[0]!,
       device: device.description,
+      deviceKind: device.kind,
       dtype: DTYPE_NAME[dtype],
-      threads: device.threads,
+      threads: device.kind === 'cpu' ? device.threads : 0,
       maxModelLen: core.maxModelLen,
       vocabSize: model.vocabSize,
       parameters: loaded.parameters,
       bytesPerStep: loaded.bytesPerStep,
       flopsPerToken: loaded.flopsPerToken,
+      flopsPerTokenSeen: loaded.flopsPerTokenSeen,
       lengthBound: lengthBound(config.json),
       ledger: core.ledger,
+      freeMemory: device.memory().free,
     }
     return {
       core,
       info,
-      measureLimits: () => measure(loaded, device, dtype),
+      measureLimits: () => measureLimits(device, loaded.arena, dtype),
       close() {
         loaded.arena.release()
         device.close()
@@ -89,24 +100,39 @@ async function importPlugin(plugin: string): Promise<void> {
   }
 }
 
-function engineOptions(options: EngineSetup['options']): Partial<EngineOptions> {
-  const { maxModelLen, maxNumSeqs, maxNumBatchedTokens, enablePrefixCaching, kvCacheBytes, memoryFraction, seed } = options
+function engineOptions(options: EngineSetup['options'], device: OpenedDevice, weightBytes: number): Partial<EngineOptions> {
+  const { maxModelLen, maxNumSeqs, enablePrefixCaching, kvCacheBytes, memoryFraction, seed } = options
   return {
     maxNumSeqs,
-    maxNumBatchedTokens,
+    maxNumBatchedTokens: options.maxNumBatchedTokens ?? MAX_NUM_BATCHED_TOKENS[device.kind],
     enablePrefixCaching,
-    memoryFraction,
+    memoryFraction: device.kind === 'cuda' ? shareOfFree(device, options.gpuMemoryUtilization, weightBytes) : memoryFraction,
     ...(maxModelLen !== undefined && { maxModelLen }),
     ...(kvCacheBytes !== undefined && { kvCacheBytes }),
     ...(seed !== undefined && { seed }),
   }
 }
 
-/** Slab by slab, since memory differs in speed from place to place. */
-function measure({ arena }: LoadedModel, device: CpuDevice, dtype: FloatDType): DeviceLimits {
-  const slabs = arena.slabs.filter(({ bytes }) => bytes >= 1 << 16)
-  const seconds = slabs.reduce((sum, { address, bytes }) => sum + bytes / measureReadBandwidth(device, address, bytes), 0)
-  return { readBytesPerSecond: slabs.reduce((sum, { bytes }) => sum + bytes, 0) / seconds, flops: measurePeak(device, dtype) }
+/** The weights' bytes, if the GPU has them. Throws OUT_OF_MEMORY. */
+function fitting(bytes: number, device: OpenedDevice): number {
+  const { total, free } = device.memory()
+  if (bytes <= free) return bytes
+  const gigabytes = (n: number): string => (n / 1e9).toFixed(1)
+  throw new AphroditeError(
+    'OUT_OF_MEMORY',
+    `the weights take ${gigabytes(bytes)} GB of GPU memory; ${device.description} has ${gigabytes(free)} of ${gigabytes(total)} GB free. ` +
+      'Use a smaller model, a 16-bit dtype, another GPU (--device cuda:1), or end what else runs on this one.',
+  )
+}
+
+/** Left alone on a GPU for captured steps and the driver. */
+const GPU_RESERVE = 256 << 20
+
+/** What of a GPU's free memory workspace and cache may take, so that they and the weights take `utilization` of the whole. (0, 1] */
+function shareOfFree(device: OpenedDevice, utilization: number, weightBytes: number): number {
+  const { total, free } = device.memory()
+  const bytes = Math.min(total * utilization - weightBytes, free - GPU_RESERVE)
+  return Math.max(bytes, 1) / Math.max(free, 1)
 }
 
 /** Dynamic NTK stretches its frequencies with every token beyond the original length: what is cached would have to be turned again. */

@@ -61,7 +61,7 @@ export async function startEngineHere(setup: EngineSetup, say: (message: string)
   return {
     client,
     info: host.info,
-    measureLimits: async () => host.measureLimits(),
+    measureLimits: () => host.measureLimits(),
     async close() {
       await client.close()
       host.close()

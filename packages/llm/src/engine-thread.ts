@@ -36,7 +36,11 @@ try {
 if (host) {
   const { measureLimits, info, core, close } = host
   control.on('message', (command: ThreadCommand) => {
-    if (command.type === 'measureLimits') report({ type: 'limits', limits: measureLimits() })
+    if (command.type === 'measureLimits')
+      void measureLimits().then(
+        (limits) => report({ type: 'limits', limits }),
+        (error: unknown) => report({ type: 'failed', code: error instanceof AphroditeError ? error.code : null, message: String(error) }),
+      )
   })
   report({ type: 'ready', info })
   await serveEngine(engine, core)

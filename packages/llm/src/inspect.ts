@@ -35,8 +35,8 @@ export async function inspectModel(given: LLMOptions): Promise<ModelReport> {
   const folder = await resolveModel(options.model, options.revision === undefined ? {} : { revision: options.revision })
   const config = readConfig(folder)
   const model = await buildModel(config)
-  const dtype = chooseDType(options.dtype, config.json)
   const device = openDevice({ ...options, pinThreads: false }, () => {})
+  const dtype = chooseDType(options.dtype, config.json, device.kind)
   try {
     const counting = measuringDevice(device)
     const arena = new Arena(counting)

@@ -1,7 +1,7 @@
-import { type CausalLM, ParallelLMHead, unquantized, VocabParallelEmbedding, type WeightMap, walk } from '@aphrodite/layers'
+import { Attention, type CausalLM, ParallelLMHead, unquantized, VocabParallelEmbedding, type WeightMap, walk } from '@aphrodite/layers'
 import { dummyTensors, type ModelConfig, openCheckpoint } from '@aphrodite/loader'
 import { ModelRegistry } from '@aphrodite/models'
-import { Arena, type Device, type FloatDType, product, singleRank } from '@aphrodite/tensor'
+import { Arena, type Device, type FloatDType, measuringDevice, product, singleRank } from '@aphrodite/tensor'
 import { llmError } from './errors.ts'
 import type { ResolvedOptions } from './options.ts'
 
@@ -11,6 +11,7 @@ export interface LoadedModel {
   readonly parameters: number
   readonly bytesPerStep: number
   readonly flopsPerToken: number
+  readonly flopsPerTokenSeen: number
 }
 
 /** Builds the model that config.json describes: declared, not yet materialised. */
@@ -25,7 +26,18 @@ export async function buildModel(config: ModelConfig): Promise<CausalLM> {
   return ModelRegistry.create(config.json, config.path)
 }
 
-/** Allocates the model on a device and fills it from its checkpoint, or with random numbers for `loadFormat: 'dummy'`. */
+/** What a model's weights and tables take on a device: it is materialised where nothing is allocated, and of no use afterwards. */
+export function measureWeights(model: CausalLM, device: Device, dtype: FloatDType, maxModelLen = model.maxModelLen): number {
+  const counting = measuringDevice(device)
+  const arena = new Arena(counting)
+  model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen })
+  return arena.usedBytes
+}
+
+/**
+ * Allocates the model on a device and fills it from its checkpoint, or with random numbers for `loadFormat: 'dummy'`. `bytes`:
+ * what it takes, to be had in one piece; left out, memory is taken bit by bit.
+ */
 export function loadModel(
   model: CausalLM,
   device: Device,
@@ -33,8 +45,9 @@ export function loadModel(
   folder: string,
   options: ResolvedOptions,
   say: (message: string) => void,
+  bytes?: number,
 ): LoadedModel {
-  const arena = new Arena(device)
+  const arena = new Arena(device, bytes)
   try {
     const maxModelLen = options.maxModelLen ?? model.maxModelLen
     const weights = model.materialize({ device, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen })
@@ -70,7 +83,7 @@ function loadCheckpoint(model: CausalLM, folder: string, say: (message: string) 
 }
 
 /** What one step reads and computes: a table that is only looked up is not read, a tied one is the head's. */
-function sizesOf(model: CausalLM, weights: WeightMap, arena: Arena): Pick<LoadedModel, 'parameters' | 'bytesPerStep' | 'flopsPerToken'> {
+function sizesOf(model: CausalLM, weights: WeightMap, arena: Arena): Omit<LoadedModel, 'model' | 'arena'> {
   const paths = (kind: new (...args: never[]) => unknown) =>
     [...walk(model)].filter(([, m]) => m instanceof kind).map(([path]) => `${path}.weight`)
   const tables = paths(VocabParallelEmbedding)
@@ -85,5 +98,7 @@ function sizesOf(model: CausalLM, weights: WeightMap, arena: Arena): Pick<Loaded
     else if (slots[0]!.shape.length === 2 && !heads.includes(name)) linear += size
   }
   const perParameter = arena.usedBytes / parameters
-  return { parameters, bytesPerStep: Math.round((parameters - (heads.length ? table : 0)) * perParameter), flopsPerToken: 2 * linear }
+  const flopsPerTokenSeen = [...walk(model)].reduce((sum, [, m]) => sum + (m instanceof Attention ? m.flopsPerTokenSeen : 0), 0)
+  const bytesPerStep = Math.round((parameters - (heads.length ? table : 0)) * perParameter)
+  return { parameters, bytesPerStep, flopsPerToken: 2 * linear, flopsPerTokenSeen }
 }

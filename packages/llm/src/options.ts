@@ -14,9 +14,9 @@ export type ResolvedOptions = Readonly<
       | 'skipTokenizerInit'
       | 'tensorParallelSize'
       | 'maxNumSeqs'
-      | 'maxNumBatchedTokens'
       | 'enablePrefixCaching'
       | 'memoryFraction'
+      | 'gpuMemoryUtilization'
       | 'pinThreads'
       | 'plugins'
     >
@@ -31,12 +31,15 @@ export const LLM_DEFAULTS = Object.freeze({
   skipTokenizerInit: false,
   tensorParallelSize: 1,
   maxNumSeqs: 256,
-  maxNumBatchedTokens: 512,
   enablePrefixCaching: true,
   memoryFraction: 0.5,
+  gpuMemoryUtilization: 0.9,
   pinThreads: true,
   plugins: Object.freeze([]) as readonly string[],
 } as const)
+
+/** A GPU computes thousands of tokens as fast as it reads its weights; on the CPU so many would only keep others waiting. */
+export const MAX_NUM_BATCHED_TOKENS = Object.freeze({ cpu: 512, cuda: 8192 } as const)
 
 type Check = (value: unknown) => string | undefined
 const string: Check = (v) => (typeof v === 'string' && v !== '' ? undefined : 'should be a string')
@@ -51,6 +54,7 @@ const count =
     Number.isSafeInteger(v) && (v as number) >= least && (v as number) <= most
       ? undefined
       : `should be a whole number from ${least} to ${most}`
+const fraction: Check = (v) => (typeof v === 'number' && v > 0 && v <= 1 ? undefined : 'should be more than 0 and at most 1')
 
 const CHECKS: Readonly<Record<keyof LLMOptions, Check>> = {
   model: string,
@@ -58,7 +62,7 @@ const CHECKS: Readonly<Record<keyof LLMOptions, Check>> = {
   tokenizer: string,
   skipTokenizerInit: boolean,
   chatTemplate: string,
-  device: one('auto', 'cpu', 'cuda'),
+  device: (v) => (/^(auto|cpu|cuda(:\d{1,3})?)$/.test(String(v)) ? undefined : 'should be auto, cpu, cuda or cuda:N'),
   dtype: one('auto', 'float32', 'bfloat16', 'float16'),
   loadFormat: one('auto', 'safetensors', 'dummy'),
   quantization: string,
@@ -68,7 +72,8 @@ const CHECKS: Readonly<Record<keyof LLMOptions, Check>> = {
   maxNumBatchedTokens: count(1, 2 ** 20),
   enablePrefixCaching: boolean,
   kvCacheBytes: count(1, 2 ** 50),
-  memoryFraction: (v) => (typeof v === 'number' && v > 0 && v <= 1 ? undefined : 'should be more than 0 and at most 1'),
+  memoryFraction: fraction,
+  gpuMemoryUtilization: fraction,
   threads: count(1, 1024),
   pinThreads: boolean,
   plugins: (v) => (Array.isArray(v) && v.every((p) => typeof p === 'string') ? undefined : 'should be a list of module names'),

@@ -9,7 +9,8 @@ export interface LLMOptions {
   readonly skipTokenizerInit?: boolean
   /** A path to a Jinja file, or the template itself. */
   readonly chatTemplate?: string
-  readonly device?: 'auto' | 'cpu' | 'cuda'
+  /** `auto`: the GPU where there is one. `cuda:1`: the second GPU. */
+  readonly device?: 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | 'float16'
   readonly loadFormat?: 'auto' | 'safetensors' | 'dummy'
   readonly quantization?: string
@@ -18,10 +19,12 @@ export interface LLMOptions {
   readonly maxNumSeqs?: number
   readonly maxNumBatchedTokens?: number
   readonly enablePrefixCaching?: boolean
-  /** Bytes for the KV cache; unset: what memoryFraction leaves. */
+  /** Bytes for the KV cache; unset: what memoryFraction or gpuMemoryUtilization leaves. */
   readonly kvCacheBytes?: number
-  /** Of the machine's free memory. (0, 1] */
+  /** On the CPU: of the machine's free memory, for workspace and cache. (0, 1] */
   readonly memoryFraction?: number
+  /** On a GPU: of its whole memory, for weights, workspace and cache together. (0, 1] */
+  readonly gpuMemoryUtilization?: number
   readonly threads?: number
   /** Ties the kernel threads to cores. */
   readonly pinThreads?: boolean
@@ -105,9 +108,11 @@ export interface CompletionDelta {
 export interface LLMInfo {
   readonly model: string
   readonly architecture: string
-  /** `cpu (AMD EPYC, avx512-bf16, 2 threads)` */
+  /** `cpu (AMD EPYC, avx512-bf16, 2 threads)`, `cuda:0 (NVIDIA H100 80GB HBM3, cuBLASLt)` */
   readonly device: string
+  readonly deviceKind: 'cpu' | 'cuda'
   readonly dtype: string
+  /** That compute, on the CPU; 0 on a GPU. */
   readonly threads: number
   readonly maxModelLen: number
   readonly vocabSize: number
@@ -115,9 +120,13 @@ export interface LLMInfo {
   /** Bytes of weights that one decode step reads, and floating-point operations of the linear layers for one token (head left out). */
   readonly bytesPerStep: number
   readonly flopsPerToken: number
+  /** Floating-point operations of attention for one token, for each token that it sees. */
+  readonly flopsPerTokenSeen: number
   /** Prompts longer than this cannot be compared with an uncached computation (dynamic NTK); null: none are. */
   readonly lengthBound: number | null
   readonly ledger: MemoryLedger
+  /** Bytes that the device has left once everything of the ledger is taken. */
+  readonly freeMemory: number
 }
 
 /** What the device can do at most, measured: reading over the weights' own memory, and multiplying in the weights' type. */
