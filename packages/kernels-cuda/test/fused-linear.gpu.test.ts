@@ -53,12 +53,14 @@ const LAYERS: readonly FusedCase[] = [
 const PLANS: readonly Plan[] = [0, 1].flatMap((ring) =>
   [1, 2, 4].flatMap((abreast) =>
     (ring ? [1, 2, 4, 8] : [1]).flatMap((cluster) =>
-      (ring ? [1, 16, 64] : [1]).flatMap((lines) => (ring ? [80_000, 232_448] : [100_000]).map((bytes): Plan => [ring, lines, abreast, cluster, bytes])),
+      (ring ? [1, 16, 64] : [1]).flatMap((lines) =>
+        (ring ? [80_000, 232_448] : [100_000]).map((bytes): Plan => [ring, lines, abreast, cluster, bytes]),
+      ),
     ),
   ),
 )
 
-describe.skipIf(!present)('the product of few rows', () => {
+describe.skipIf(!present)('the product of few rows', { timeout: 60_000 }, () => {
   let context = 0
   const lab = (c: FusedCase, seed: number): FusedLab => new FusedLab(native!, context, c, seed)
   beforeAll(() => {
@@ -100,7 +102,9 @@ describe.skipIf(!present)('the product of few rows', () => {
         const bad = one.failure(result)
         if (bad) failures.push(`${describeFused(c)} by [${plan}]: ${bad}`)
         // Weights come from the cache by now: the consumer is what the ring waits for.
-        for (let i = 0; i < 5; i++) if (!Buffer.from(one.run(plan)!.buffer).equals(Buffer.from(result.buffer))) failures.push(`${describeFused(c)} by [${plan}]: repetition ${i} differs`)
+        for (let i = 0; i < 5; i++)
+          if (!Buffer.from(one.run(plan)!.buffer).equals(Buffer.from(result.buffer)))
+            failures.push(`${describeFused(c)} by [${plan}]: repetition ${i} differs`)
       }
       expect(plans, describeFused(c)).toBeGreaterThan(1)
       one.release()
@@ -121,7 +125,10 @@ describe.skipIf(!present)('the product of few rows', () => {
 
   it('says what it does not do', () => {
     const fits = (c: Partial<FusedCase>): boolean => {
-      const { tokens, n, k, format, x, out, norm } = { ...{ tokens: 1, n: 64, k: 64, format: 'bf16', x: 'bf16', out: 'bf16' }, ...c } as FusedCase
+      const { tokens, n, k, format, x, out, norm } = {
+        ...{ tokens: 1, n: 64, k: 64, format: 'bf16', x: 'bf16', out: 'bf16' },
+        ...c,
+      } as FusedCase
       const code = { f32: 0, bf16: 1, f16: 2 }
       return native!.fusedLinearFits(context, tokens, code[format], n, k, code[x], code[out], norm ? 1 : 0, 0, -1)
     }
