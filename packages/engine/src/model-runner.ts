@@ -162,7 +162,9 @@ export class ModelRunner {
   #enqueueDecode(built: BuiltStep, end: GraphEnd): Tensor | undefined {
     const { step, sampling, sources } = built
     if (this.#overlaps) step.inputIds.kernels.feedTokens(step.inputIds, this.#lastTokens, sources)
-    const logits = this.#model.logits(this.#model.forward(step), step)
+    const { workspace } = step
+    // What the model leaves behind but logits is given back: a device that fuses the graph's ops need not make it.
+    const logits = workspace.tidy(workspace.empty([1], 'i32'), () => this.#model.logits(this.#model.forward(step), step))
     if (end === 'logits') return logits
     logits.kernels.sample(this.#lastTokens.narrow(0, 0, logits.dim(0)), logits, sampling)
     return undefined
