@@ -13,7 +13,7 @@ import { watch } from './stretches.ts'
 
 const { values } = parseArgs({
   options: {
-    model: { type: 'string', default: fileURLToPath(new URL('../models/llama-3.2-1b', import.meta.url)) },
+    model: { type: 'string', default: fileURLToPath(new URL('../shapes/llama-3.2-1b', import.meta.url)) },
     dtype: { type: 'string', default: 'bfloat16' },
     threads: { type: 'string', default: '2' },
     repeat: { type: 'string', default: '5' },

@@ -13,7 +13,7 @@ import { watch } from './stretches.ts'
 
 const { values } = parseArgs({
   options: {
-    model: { type: 'string', default: fileURLToPath(new URL('../models/llama-3.2-1b', import.meta.url)) },
+    model: { type: 'string', default: fileURLToPath(new URL('../shapes/llama-3.2-1b', import.meta.url)) },
     threads: { type: 'string', default: '2' },
     rounds: { type: 'string', default: '2' },
     tokens: { type: 'string', default: '24' },

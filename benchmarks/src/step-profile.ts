@@ -16,7 +16,7 @@ import { median, print, round } from './statistics.ts'
 
 const { values } = parseArgs({
   options: {
-    model: { type: 'string', default: fileURLToPath(new URL('../models/llama-3.2-1b', import.meta.url)) },
+    model: { type: 'string', default: fileURLToPath(new URL('../shapes/llama-3.2-1b', import.meta.url)) },
     threads: { type: 'string', default: '2' },
     steps: { type: 'string', default: '24' },
     context: { type: 'string', default: '8192' },

@@ -6,6 +6,8 @@ export type FlagType =
   | { readonly kind: 'count'; readonly least?: number }
   | { readonly kind: 'number' }
   | { readonly kind: 'bytes' }
+  /** `128`, or `100-1024`: least and most. */
+  | { readonly kind: 'span' }
   | { readonly kind: 'choice'; readonly of: readonly string[] }
 
 /** One setting: `--name`, `APHRODITE_NAME`, and `name:` in a config file. */
@@ -55,7 +57,7 @@ export const MODEL: FlagGroup = {
       name: 'dtype',
       type: choice('auto', 'float32', 'bfloat16', 'float16'),
       help: 'of activations and weights',
-      default: "auto: the checkpoint's",
+      default: "auto: the checkpoint's; bfloat16 for float32 on a GPU",
     },
     { name: 'quantization', short: 'q', type: string, help: 'method of the weights', default: "the checkpoint's" },
     { name: 'max-model-len', type: count(), help: 'most tokens of one sequence, prompt and answer', default: "the model's" },
@@ -67,7 +69,7 @@ export const MODEL: FlagGroup = {
 export const DEVICE: FlagGroup = {
   title: 'Device',
   flags: [
-    { name: 'device', type: choice('auto', 'cpu', 'cuda'), help: 'where the model runs', default: 'auto' },
+    { name: 'device', type: string, help: 'where the model runs: auto, cpu, cuda, cuda:1', default: 'auto: a GPU where there is one' },
     { name: 'threads', type: count(), help: 'kernel threads on the CPU', default: 'one a core' },
     { name: 'pin-threads', type: boolean, help: 'tie kernel threads to cores', default: 'true' },
     { name: 'tensor-parallel-size', short: 'tp', type: count(), help: 'ranks that share the model', default: '1' },
@@ -78,10 +80,22 @@ export const CACHE: FlagGroup = {
   title: 'Cache and scheduling',
   flags: [
     { name: 'max-num-seqs', type: count(), help: 'most sequences in one step', default: '256' },
-    { name: 'max-num-batched-tokens', type: count(), help: 'most tokens in one step; longer prompts are cut into chunks', default: '512' },
+    {
+      name: 'max-num-batched-tokens',
+      type: count(),
+      help: 'most tokens in one step; longer prompts are cut into chunks',
+      default: '512; on a GPU 8192',
+    },
     { name: 'enable-prefix-caching', type: boolean, help: 'reuse the cache of equal beginnings', default: 'true' },
-    { name: 'kv-cache-size', type: { kind: 'bytes' }, help: 'memory of the KV cache: 4GiB', default: 'what memory-fraction leaves' },
-    { name: 'memory-fraction', type: number, help: 'how much of the free memory model and cache may use', default: '0.5' },
+    { name: 'kv-cache-size', type: { kind: 'bytes' }, help: 'memory of the KV cache: 4GiB', default: 'what is left' },
+    { name: 'memory-fraction', type: number, help: 'CPU: how much of the free memory workspace and cache may use', default: '0.5' },
+    {
+      name: 'gpu-memory-utilization',
+      type: number,
+      help: "GPU: how much of the card's memory weights, workspace and cache may use",
+      default: '0.9',
+    },
+    { name: 'capture-at-start', type: boolean, help: 'GPU: capture decode steps at the start, not when they are met', default: 'false' },
   ],
 }
 
@@ -103,10 +117,17 @@ export const SERVER: FlagGroup = {
   ],
 }
 
+export const TEMPERATURE: Flag = {
+  name: 'temperature',
+  type: number,
+  help: '0 takes the most likely token',
+  default: '1; bench: 0',
+}
+
 export const SAMPLING: FlagGroup = {
   title: 'Sampling',
   flags: [
-    { name: 'temperature', type: number, help: '0 takes the most likely token', default: '1' },
+    TEMPERATURE,
     { name: 'top-k', type: count(0), help: 'only the k most likely; 0: all', default: '0' },
     { name: 'top-p', type: number, help: 'only the most likely that together reach p', default: '1' },
     { name: 'min-p', type: number, help: 'only those at least this fraction as likely as the first', default: '0' },

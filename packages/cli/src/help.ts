@@ -32,9 +32,11 @@ function flagLine({ name, short, type, help, default: fallback }: Flag): string 
         ? ` ${type.of.join('|')}`
         : type.kind === 'count' || type.kind === 'number'
           ? ' N'
-          : type.kind === 'bytes'
-            ? ' SIZE'
-            : ' TEXT'
+          : type.kind === 'span'
+            ? ' N|N-M'
+            : type.kind === 'bytes'
+              ? ' SIZE'
+              : ' TEXT'
   const left = `  --${name}${short ? `, -${short}` : ''}${value}`
   const right = `${help} [${fallback}]`
   return left.length < 34 ? `${left.padEnd(34)}${right}` : `${left}\n${' '.repeat(34)}${right}`

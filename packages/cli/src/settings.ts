@@ -3,7 +3,7 @@ import { didYouMean } from '@aphrodite/tensor'
 import { cliError } from './errors.ts'
 import type { Flag, FlagGroup, FlagType } from './flags.ts'
 
-export type SettingValue = string | number | boolean | readonly string[]
+export type SettingValue = string | number | boolean | readonly string[] | readonly [number, number]
 /** What was set, by flag name; what was not is absent. */
 export type Settings = ReadonlyMap<string, SettingValue>
 
@@ -80,7 +80,10 @@ function readFlags(argv: readonly string[], byName: ReadonlyMap<string, Flag>, i
 /** Flags that repeat add up; of others the last counts. */
 function store(into: Map<string, SettingValue>, flag: Flag, value: SettingValue): void {
   const before = into.get(flag.name)
-  into.set(flag.name, flag.type.kind === 'list' && Array.isArray(before) ? [...before, ...(value as readonly string[])] : value)
+  into.set(
+    flag.name,
+    flag.type.kind === 'list' && Array.isArray(before) ? [...(before as readonly string[]), ...(value as readonly string[])] : value,
+  )
 }
 
 function readEnvironment(
@@ -166,6 +169,12 @@ function parseValue(flag: Flag, text: string, where: string): SettingValue {
       if (text.trim() === '' || !Number.isFinite(n)) throw bad()
       return n
     }
+    case 'span': {
+      const m = /^(\d{1,9})(?:-(\d{1,9}))?$/.exec(text.trim())
+      const [least, most] = [Number(m?.[1]), Number(m?.[2] ?? m?.[1])]
+      if (!m || least < 1 || most < least) throw bad()
+      return [least, most]
+    }
     case 'bytes': {
       const m = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text.trim())
       const unit = m && BYTE_UNITS[m[2]!.toLowerCase()]
@@ -190,6 +199,8 @@ export function describe(type: FlagType): string {
       return `a whole number of at least ${type.least ?? 1}`
     case 'number':
       return 'a number'
+    case 'span':
+      return 'a whole number, or two such as 100-1024'
     case 'bytes':
       return 'a size such as 512MiB or 4GiB'
     case 'choice':

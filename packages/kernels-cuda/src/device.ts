@@ -49,12 +49,13 @@ export function createCudaDevice(options: CudaDeviceOptions = {}): CudaDevice {
   }
   const { index = CUDA_DEVICE_DEFAULTS.index } = options
   const native = loadNative()
-  const { devices, reason } = probeCuda()
+  const { devices, driver, reason } = probeCuda()
   if (devices.length === 0) throw kernelsCudaError('NO_CUDA', `there is no CUDA device: ${reason ?? 'none was found'}. Use the CPU.`)
   const found = devices[index]
   if (!found) throw kernelsCudaError('BAD_CUDA_OPTION', `there is no GPU ${index}; this machine has ${devices.length}, numbered from 0.`)
   if (found.reason !== undefined) throw kernelsCudaError('NO_CUDA', `${found.reason}. Use another GPU, or the CPU.`)
-  return new CudaDevice(native, native.createContext(index), index, found.name)
+  const card = driver === undefined ? found.name : `${found.name}, driver ${driver}`
+  return new CudaDevice(native, native.createContext(index), index, card)
 }
 
 /** What `createCudaDevice` makes. */
@@ -73,7 +74,8 @@ export class CudaDevice implements Device {
   readonly #steps: StepCapture
   #closed = false
 
-  constructor(native: Native, context: number, index: number, name: string) {
+  /** `card`: its name and driver, for people. */
+  constructor(native: Native, context: number, index: number, card: string) {
     this.#native = native
     this.#context = context
     this.index = index
@@ -81,7 +83,7 @@ export class CudaDevice implements Device {
     this.sms = sms
     this.capability = capability
     this.blas = blas
-    this.description = `cuda:${index} (${name}, ${blas ? 'cuBLASLt' : 'own GEMM, no cuBLASLt found'})`
+    this.description = `cuda:${index} (${card}, ${blas ? 'cuBLASLt' : 'own GEMM, no cuBLASLt found'})`
     this.#steps = new StepCapture(native, context, nativeKernels(native, context), this)
     this.kernels = this.#steps.kernels
   }

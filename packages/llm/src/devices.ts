@@ -16,18 +16,17 @@ export interface DeviceReport {
 /** Every device of this machine, opened for a moment; a kind that has none is there with the reason. */
 export function probeDevices(): DeviceReport[] {
   const reports = [reportOf('cpu', 'cpu', () => createCpuDevice({ threads: 1, pin: false }))]
-  const { devices, driver, reason } = probeCuda()
-  for (const { index, name } of devices)
-    reports.push(reportOf('cuda', `cuda:${index} (${name})`, () => createCudaDevice({ index }), driver))
+  const { devices, reason } = probeCuda()
+  for (const { index, name } of devices) reports.push(reportOf('cuda', `cuda:${index} (${name})`, () => createCudaDevice({ index })))
   if (devices.length === 0) reports.push({ kind: 'cuda', available: false, description: 'cuda', reason: reason ?? 'no CUDA device' })
   return reports
 }
 
-function reportOf(kind: DeviceReport['kind'], name: string, open: () => OpenedDevice, driver?: string): DeviceReport {
+function reportOf(kind: DeviceReport['kind'], name: string, open: () => OpenedDevice): DeviceReport {
   try {
     const device = open()
     const { total, free } = device.memory()
-    const memory = kind === 'cuda' ? `, ${gibibytes(free)} of ${gibibytes(total)} GiB free${driver ? `, driver ${driver}` : ''}` : ''
+    const memory = kind === 'cuda' ? `, ${gibibytes(free)} of ${gibibytes(total)} GiB free` : ''
     const description = device.description + memory
     device.close()
     return { kind, available: true, description }

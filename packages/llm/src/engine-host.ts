@@ -101,11 +101,12 @@ async function importPlugin(plugin: string): Promise<void> {
 }
 
 function engineOptions(options: EngineSetup['options'], device: OpenedDevice, weightBytes: number): Partial<EngineOptions> {
-  const { maxModelLen, maxNumSeqs, enablePrefixCaching, kvCacheBytes, memoryFraction, seed } = options
+  const { maxModelLen, maxNumSeqs, enablePrefixCaching, captureAtStart, kvCacheBytes, memoryFraction, seed } = options
   return {
     maxNumSeqs,
     maxNumBatchedTokens: options.maxNumBatchedTokens ?? MAX_NUM_BATCHED_TOKENS[device.kind],
     enablePrefixCaching,
+    captureAtStart,
     memoryFraction: device.kind === 'cuda' ? shareOfFree(device, options.gpuMemoryUtilization, weightBytes) : memoryFraction,
     ...(maxModelLen !== undefined && { maxModelLen }),
     ...(kvCacheBytes !== undefined && { kvCacheBytes }),

@@ -17,6 +17,7 @@ export type ResolvedOptions = Readonly<
       | 'enablePrefixCaching'
       | 'memoryFraction'
       | 'gpuMemoryUtilization'
+      | 'captureAtStart'
       | 'pinThreads'
       | 'plugins'
     >
@@ -34,6 +35,7 @@ export const LLM_DEFAULTS = Object.freeze({
   enablePrefixCaching: true,
   memoryFraction: 0.5,
   gpuMemoryUtilization: 0.9,
+  captureAtStart: false,
   pinThreads: true,
   plugins: Object.freeze([]) as readonly string[],
 } as const)
@@ -75,6 +77,7 @@ const CHECKS: Readonly<Record<keyof LLMOptions, Check>> = {
   memoryFraction: fraction,
   gpuMemoryUtilization: fraction,
   threads: count(1, 1024),
+  captureAtStart: boolean,
   pinThreads: boolean,
   plugins: (v) => (Array.isArray(v) && v.every((p) => typeof p === 'string') ? undefined : 'should be a list of module names'),
   seed: count(0, 2 ** 32 - 1),

@@ -28,6 +28,8 @@ export interface LLMOptions {
   readonly threads?: number
   /** Ties the kernel threads to cores. */
   readonly pinThreads?: boolean
+  /** On a GPU: decode steps are captured before the first request, not when they are met. */
+  readonly captureAtStart?: boolean
   /** Modules that register models, imported in the engine's thread too. */
   readonly plugins?: readonly string[]
   readonly seed?: number

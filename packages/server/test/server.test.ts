@@ -34,7 +34,7 @@ describe('health and version', () => {
       const response = await fetch(`${url}/health`)
       return [response.status, await response.json()]
     }
-    expect(await health()).toEqual([200, { status: 'ok' }])
+    expect(await health()).toEqual([200, { status: 'ok', device: 'cpu' }])
     llm.dead = true
     expect(await health()).toEqual([
       503,

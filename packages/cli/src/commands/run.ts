@@ -62,9 +62,8 @@ function banner(info: LLMInfo, name: string, url: string, seconds: number, chat:
   model       ${info.model} (${info.architecture}, ${thousands(info.parameters)} parameters)
   device      ${info.device}
   dtype       ${info.dtype}
-  threads     ${info.threads}
-  KV cache    ${gigabytes(ledger.cache)}: ${thousands(ledger.cacheTokens)} tokens, up to ${thousands(info.maxModelLen)} a sequence
-  memory      ${gigabytes(ledger.weights)} weights, ${gigabytes(ledger.workspace)} workspace
+${info.deviceKind === 'cpu' ? `  threads     ${info.threads}\n` : ''}  KV cache    ${gigabytes(ledger.cache)}: ${thousands(ledger.cacheTokens)} tokens, up to ${thousands(info.maxModelLen)} a sequence
+  memory      ${memoryLine(info)}
 
   ${url}/v1/chat/completions
   ${url}/v1/completions
@@ -73,6 +72,15 @@ function banner(info: LLMInfo, name: string, url: string, seconds: number, chat:
 
   ${curl}
 `
+}
+
+/** Where the device's memory went; what nobody here took is the driver's, captured steps', or another process's. */
+export function memoryLine({ ledger, freeMemory, deviceKind }: LLMInfo): string {
+  const { total, weights, workspace, cache } = ledger
+  const other = total - weights - workspace - cache - freeMemory
+  const parts = [`${gigabytes(weights)} weights`, `${gigabytes(workspace)} workspace`, `${gigabytes(cache)} cache`]
+  if (deviceKind === 'cuda') parts.push(`${gigabytes(Math.max(0, other))} driver, scratch and others`)
+  return `${parts.join(', ')}; ${gigabytes(freeMemory)} of ${gigabytes(total)} free`
 }
 
 /** Resolves at the first SIGINT or SIGTERM; a second one ends the process at once. */

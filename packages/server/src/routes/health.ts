@@ -21,7 +21,10 @@ export function healthRoutes(app: FastifyInstance, { llm, options }: ServerConte
       summary: 'Whether the engine lives: it is asked each time.',
       security: [],
       tags: ['Server'],
-      response: { 200: jsonOf('It does.', Type.Object({ status: Type.Literal('ok') }, { title: 'Health' })), ...refusals(503) },
+      response: {
+        200: jsonOf('It does.', Type.Object({ status: Type.Literal('ok'), device: Type.String() }, { title: 'Health' })),
+        ...refusals(503),
+      },
     },
     handler: async () => {
       let timer: NodeJS.Timeout | undefined
@@ -37,7 +40,7 @@ export function healthRoutes(app: FastifyInstance, { llm, options }: ServerConte
       } finally {
         clearTimeout(timer)
       }
-      return { status: 'ok' }
+      return { status: 'ok', device: llm.info.device }
     },
   })
 }
