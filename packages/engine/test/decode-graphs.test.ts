@@ -1,5 +1,7 @@
-import { afterEach, describe, expect, test } from 'vitest'
-import { EngineCore, type EngineRequest, resolveSamplingParams } from '../src/index.ts'
+import { lazyDevice } from '@aphrodite/testing'
+import { afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { paddedRows } from '../src/decode-shapes.ts'
+import { EngineCore, type EngineOptions, type EngineRequest, resolveSamplingParams } from '../src/index.ts'
 import { runAlone } from './alone.ts'
 import { FakeDevice } from './fake-device.ts'
 import { FakeModel, type LayerKind, VOCAB } from './fake-model.ts'
@@ -14,10 +16,11 @@ const request = (id: string, length: number, params: object = {}): EngineRequest
 let device: FakeDevice
 let model: FakeModel
 let core: EngineCore
-function setUp(): void {
+let overlapping = false
+function setUp(options: Partial<EngineOptions> = {}): void {
   device = new FakeDevice({ captures: true })
   model = new FakeModel(device, KINDS, 1024)
-  core = new EngineCore({ model, device, kvCacheBytes: 1 << 18 })
+  core = new EngineCore({ model, device: overlapping ? lazyDevice(device) : device, kvCacheBytes: 1 << 18, ...options })
 }
 afterEach(() => {
   core.close()
@@ -37,7 +40,11 @@ async function drain(requests: readonly EngineRequest[]): Promise<void> {
   for (const r of requests) expect(tokens.get(r.id)).toEqual(runAlone(r, 0, KINDS, { maxModelLen: 1024, eosTokenIds: [] }).tokenIds)
 }
 
-describe('captured decode steps', () => {
+describe.each([false, true])('captured decode steps, where steps overlap: %s', (overlap) => {
+  beforeAll(() => {
+    overlapping = overlap
+  })
+
   test('give the same tokens, whatever grows meanwhile: contexts, page tables, windows', async () => {
     setUp()
     // From 20 to 600 tokens: three widths of page tables.
@@ -59,10 +66,59 @@ describe('captured decode steps', () => {
     const forward = model.forward.bind(model)
     model.forward = (step) => {
       // It looks at a number of the host's on its way.
-      if (step.workspace.device === device) device.upload(step.workspace.empty([1], 'i32'), Int32Array.of(1))
+      if (step.workspace.device.asynchronous === overlap && step.workspace.device.capture)
+        step.workspace.device.upload(step.workspace.empty([1], 'i32'), Int32Array.of(1))
       return forward(step)
     }
     await drain([request('a', 20), request('b', 30)])
     expect([device.graphs, device.replays]).toEqual([0, 0])
   })
 })
+
+describe('padded decode steps', () => {
+  beforeAll(() => {
+    overlapping = true
+  })
+
+  test('serve every number of sequences by few graphs', async () => {
+    setUp()
+    const sizes: number[] = []
+    model.onForward = (step) => {
+      if (step.attnMetadata[0]!.kind === 'paged' && step.attnMetadata[0]!.maxQueryLength === 1) sizes.push(step.inputIds.size)
+    }
+    await drain(Array.from({ length: 21 }, (_, i) => request(String.fromCharCode(97 + i), 5 + i, { maxTokens: 10 + i * 3 })))
+    expect([...new Set(sizes)]).toEqual([24, 16, 8, 4, 2, 1])
+    expect(device.graphs).toBe(6)
+    // No more sequences than there may be: a batch of that many is not padded.
+    core.close()
+    setUp({ maxNumSeqs: 19 })
+    sizes.length = 0
+    model.onForward = (step) => void sizes.push(step.inputIds.size)
+    await drain(Array.from({ length: 21 }, (_, i) => request(String.fromCharCode(97 + i), 1, { maxTokens: 10 })))
+    expect(sizes).toContain(19)
+    expect(sizes).not.toContain(24)
+  })
+
+  test('can be captured before the first request', async () => {
+    setUp({ maxNumSeqs: 12, captureAtStart: true })
+    // 1, 2, 4, 8, 12 sequences; 16, 32 and 64 columns.
+    expect(device.graphs).toBe(15)
+    model.onForward = () => {}
+    await drain([request('a', 20), request('b', 300, { maxTokens: 300 }), request('c', 7, { temperature: 1, seed: 2 })])
+    expect(device.graphs).toBe(15)
+    expect(device.replays).toBeGreaterThan(295)
+    core.close()
+    setUp({ captureAtStart: [3, 4, 999], maxNumSeqs: 6 })
+    expect(device.graphs).toBe(6)
+  })
+
+  test('are of few numbers of rows', () => {
+    const rows = Array.from({ length: 1024 }, (_, i) => paddedRows(i + 1, 1000))
+    for (const [i, n] of rows.slice(0, 1000).entries()) expect([n >= i + 1, n <= Math.max(2 * i + 1, i + 64)]).toEqual([true, true])
+    const all = [...new Set(rows)]
+    expect(all).toEqual([...[1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64], ...range(80, 256, 16), ...range(320, 960, 64), 1000])
+  })
+})
+
+const range = (from: number, to: number, step: number): number[] =>
+  Array.from({ length: (to - from) / step + 1 }, (_, i) => from + i * step)

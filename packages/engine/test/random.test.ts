@@ -1,4 +1,5 @@
-import { expect, test } from 'vitest'
+import { lazyDevice } from '@aphrodite/testing'
+import { describe, expect, test } from 'vitest'
 import { EngineCore, type EngineOptions, type EngineOutput, type EngineRequest, resolveSamplingParams } from '../src/index.ts'
 import { type Answer, runAlone } from './alone.ts'
 import { FakeDevice } from './fake-device.ts'
@@ -103,18 +104,29 @@ function randomRequest(id: string, random: Random, prefixes: readonly number[][]
   }
 }
 
-for (const { name, kinds, requests, blocks, options, captures = false, trouble = 0 } of SETTINGS) {
-  test(`${requests} overlapping requests, each as alone: ${name}`, async () => {
+/** How a step follows another, on a device that does it at once or puts it off. */
+const MODES = [
+  { mode: 'one step at a time', lazy: false, asyncScheduling: false },
+  { mode: 'overlapping steps', lazy: false, asyncScheduling: true },
+  { mode: 'overlapping steps, put off', lazy: true, asyncScheduling: 'auto' },
+  { mode: 'one step at a time, put off', lazy: true, asyncScheduling: false },
+] as const
+
+describe.each(MODES)('$mode', ({ lazy, asyncScheduling }) => {
+  test.each(SETTINGS)('$requests overlapping requests, each as alone: $name', async (setting) => {
+    const { name, kinds, blocks, options, captures = false, trouble = 0 } = setting
+    const requests = setting.requests * (lazy === (asyncScheduling === 'auto') ? 1 : 0.5)
     const random = new Random(name.length * 7919 + requests)
-    const device = new FakeDevice({ captures })
+    const fake = new FakeDevice({ captures })
+    const device = lazy ? lazyDevice(fake) : fake
     const paged = kinds.filter((kind) => kind !== 'state').length
-    const model = new FakeModel(device, kinds, 512)
+    const model = new FakeModel(fake, kinds, 512)
     // Before a step has written anything, or when it has written everything.
     const fail = () => {
       if (trouble > 0 && random.chance(trouble)) throw new Error('trouble')
     }
     model.onForward = fail
-    device.onSynchronize = fail
+    fake.onSynchronize = fail
     const core = new EngineCore({
       model,
       device,
@@ -123,6 +135,7 @@ for (const { name, kinds, requests, blocks, options, captures = false, trouble =
       // A block of each layer is 64 bytes here; windows take less than their share, and leave it to the others.
       kvCacheBytes: (blocks + 1) * 64 * Math.max(1, paged) + 256 * kinds.filter((kind) => kind === 'state').length,
       maxLogitsBytes: VOCAB * 4 * 5,
+      asyncScheduling,
       ...options,
     })
     const prefixes = Array.from({ length: 6 }, () => Array.from({ length: 8 + random.below(90) }, () => random.below(VOCAB)))
@@ -210,12 +223,15 @@ for (const { name, kinds, requests, blocks, options, captures = false, trouble =
     expect(failed).toBeLessThan(requests / 2)
     expect(aborts).toBeGreaterThan(0)
     if (process.env['ENGINE_STATS'])
-      console.log(name, JSON.stringify(stats), 'aborts', aborts, 'failed', failed, 'calls', JSON.stringify(device.calls))
+      console.log(name, JSON.stringify(stats), 'aborts', aborts, 'failed', failed, 'calls', JSON.stringify(fake.calls))
     if (blocks > 0 && kinds[0] !== kinds[1]) expect(stats.preemptions).toBeGreaterThan(trouble > 0 ? 5 : 30)
     if (core.options.enablePrefixCaching && !kinds.includes('state')) expect(stats.prefixHitTokens).toBeGreaterThan(1000)
-    if (captures) expect(device.replays).toBeGreaterThan(100)
+    const overlapping = asyncScheduling === 'auto' ? lazy : asyncScheduling
+    if (overlapping) expect(fake.calls['feedTokens']).toBeGreaterThan(100)
+    else expect(fake.calls['feedTokens']).toBeUndefined()
+    if (captures) expect(fake.replays).toBeGreaterThan(100)
     core.close()
-    expect(device.graphs).toBe(0)
-    expect(device.allocated.size).toBe(0)
+    expect(fake.graphs).toBe(0)
+    expect(fake.allocated.size).toBe(0)
   })
-}
+})
