@@ -110,8 +110,7 @@ export const FUSION_RULES: readonly FusionRule[] = [
     from: 'writeCache',
     match(list, i, fits) {
       const found = rotatedWrite(list, i)
-      // It turns q in place.
-      if (!found || !isSameView(found.q, found.turned)) return undefined
+      if (!found) return undefined
       const call = callOf('fusedRotaryWrite', found.q, found.k, found.v, found.cache, found.slots, found.rotary)
       return fits.rotaryWrite(...call.args) ? { removed: found.calls, added: [{ at: i, call }] } : undefined
     },
@@ -167,7 +166,7 @@ function forAllReaders(list: FusionList, i: number, t: Tensor, change: (linear: 
 
 /**
  * The calls before the cache is written at `write`: keys and queries are turned, and before that perhaps normalised. q: the
- * queries as they are read at call `reader`; left out: the ones that are turned with the keys.
+ * queries as they are read at call `reader`; left out: those that are turned with the keys, which stay where they are.
  */
 function rotatedWrite(list: FusionList, write: number, q?: Tensor, reader = write) {
   const written = list.at(write, 'writeCache')
@@ -179,11 +178,12 @@ function rotatedWrite(list: FusionList, write: number, q?: Tensor, reader = writ
   const [turnedQ, turnedK, positions, cosSin, options] = rotation.args
   if (!isSameView(turnedK, k) || (q && (!isSameView(turnedQ, q) || list.producer(reader, q) !== turn))) return undefined
   const calls = [turn, write]
-  const plain = { cache, slots, v, calls, turned: turnedQ, q: turnedQ, k: turnedK, rotary: { positions, cosSin, options } as RotaryExtras }
+  const plain = { cache, slots, v, calls, q: turnedQ, k: turnedK, rotary: { positions, cosSin, options } as RotaryExtras }
 
   const qNorm = headNormAt(list, turn, turnedQ)
   const kNorm = headNormAt(list, turn, turnedK)
   if (!qNorm || !kNorm || qNorm.eps !== kNorm.eps || qNorm.weightOffset !== kNorm.weightOffset) return plain
+  if (!q && !isSameView(qNorm.x, turnedQ)) return plain
   const norms = { q: qNorm.weight, k: kNorm.weight, eps: qNorm.eps, weightOffset: qNorm.weightOffset }
   const rotary: RotaryExtras = { ...plain.rotary, norms }
   return { ...plain, calls: [qNorm.at, kNorm.at, ...calls], q: qNorm.x, k: kNorm.x, rotary }
