@@ -5,6 +5,10 @@
 /// f32 arithmetic for every combination of types: what tensor cores cannot do exactly, and f32 itself.
 void gemmFloat(Context& c, const LinearCall& call);
 
-/// Few rows of x: reads the weights once for every 16 of them.
+/// Few rows of x, any types, f32 arithmetic: reads the weights once for every kGemvRows of them.
 constexpr int64_t kGemvRows = 16;
 void gemvFloat(Context& c, const LinearCall& call);
+
+/// x and w both bf16 or both f16: tensor cores.
+bool gemmTensorFits(const LinearCall& call);
+void gemmTensor(Context& c, const LinearCall& call);

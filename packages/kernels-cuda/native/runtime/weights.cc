@@ -53,6 +53,8 @@ void packWeight(Context& c, const PackedMatrix& dst, const HostMatrix& src, int6
       }
       send(c, dst, pinned, src.type, part);
     }
+  // A product may fetch weights before the kernel in front of it has ended, so that kernel must not be one that writes weights.
+  if (src.type != dst.format || transposed) check(cudaMemcpyAsync(c.scratch, c.staging->reserve(64, c.stream), 64, cudaMemcpyHostToDevice, c.stream), "cudaMemcpyAsync");
 }
 
 void unpackWeight(Context& c, float* to, const PackedMatrix& src) {
