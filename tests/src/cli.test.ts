@@ -24,7 +24,7 @@ const aphrodite = (
     const child = execFile(
       process.execPath,
       [bin, ...args],
-      { env: { ...process.env, ...env }, timeout: 60_000 },
+      { env: { ...process.env, APHRODITE_DEVICE: 'cpu', ...env }, timeout: 60_000 },
       (error, stdout, stderr) => resolve({ status: error ? Number(error.code ?? 1) : 0, stdout, stderr }),
     )
     child.stdin?.end(input ?? '')
@@ -109,13 +109,44 @@ describe('commands', () => {
     expect(stdout).toMatch(/hidden_size +256[\s\S]*6,0\d\d,\d{3} parameters[\s\S]*model\.embed_tokens\.weight +bf16 +\[2048, 256\]/)
   })
 
+  test('bench throughput draws lengths, the same for the same seed', async () => {
+    const bench = async (...more: string[]) => {
+      const sizes = ['--input-len', '5-20', '--output-len', '2-9', '--num-prompts', '6', '--temperature', '0.6', '--json', ...more]
+      const { stdout } = await aphrodite(['bench', 'throughput', modelPath, '--load-format', 'dummy', ...sizes])
+      return (JSON.parse(stdout) as { configuration: { inputTokens: number; outputTokens: number } }).configuration
+    }
+    const [one, again, other] = [await bench('--seed', '1'), await bench('--seed', '1'), await bench('--seed', '2')]
+    expect([again.inputTokens, again.outputTokens]).toEqual([one.inputTokens, one.outputTokens])
+    expect([other.inputTokens, other.outputTokens]).not.toEqual([one.inputTokens, one.outputTokens])
+    expect(one.inputTokens).toBeGreaterThanOrEqual(6 * 5)
+    expect(one.outputTokens).toBeLessThanOrEqual(6 * 9)
+  })
+
+  test.each<[string, string[], RegExp]>([
+    ['a span where one number is wanted', ['latency', '--input-len', '5-9'], /--input-len should be one number for latency/],
+    ['a span from more to less', ['throughput', '--input-len', '9-5'], /--input-len should be a whole number, or two such as 100-1024/],
+    ['one token, which has no next', ['latency', '--output-len', '1'], /--output-len should be at least 2/],
+    ['a GPU that is not there', ['latency', '--device', 'cuda:99'], /NO_DEVICE: there is no (CUDA device|GPU 99)/],
+    ['a device of no kind', ['latency', '--device', 'tpu'], /device should be auto, cpu, cuda or cuda:N, is "tpu"/],
+  ])('bench refuses %s', async (_, [what, ...flags], message) => {
+    const { status, stderr } = await aphrodite(['bench', what!, modelPath, ...flags])
+    expect([status, stderr]).toEqual([1, expect.stringMatching(message)])
+  })
+
+  test('bench knows published shapes by name', async () => {
+    const { stdout } = await aphrodite(['bench', '--help'])
+    expect(stdout).toMatch(/llama-3\.1-8b, llama-3\.2-1b, qwen3-0\.6b/)
+    const { status, stderr } = await aphrodite(['bench', 'latency', 'qwen3-0.6b', '--max-model-len', '99999999'])
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/maxModelLen is 99999999; the model goes up to 40960/)])
+  })
+
   test('doctor says what is there', async () => {
     const { stdout } = await aphrodite(['doctor'])
     expect(stdout).toMatch(/cpu +cpu \(/)
-    expect(stdout).toMatch(/cuda +not available/)
+    expect(stdout).toMatch(/cuda +(not available: .|cuda:0 \()/)
   })
 
-  test.each(['latency', 'throughput', 'startup'])('bench %s prints its configuration and figures', async (what) => {
+  test.each(['latency', 'throughput', 'prefill', 'startup'])('bench %s prints its configuration and figures', async (what) => {
     const { status, stdout } = await aphrodite([
       'bench',
       what,
@@ -145,6 +176,7 @@ describe('run', () => {
   let banner = ''
   beforeAll(async () => {
     child = spawn(process.execPath, [bin, 'run', modelPath, '--port', '0', '--served-model-name', 'demo', '--kv-cache-size', '64MiB'], {
+      env: { ...process.env, APHRODITE_DEVICE: 'cpu' },
       stdio: ['ignore', 'pipe', 'inherit'],
     })
     await new Promise<void>((resolve, reject) => {

@@ -15,7 +15,7 @@ const reference = JSON.parse(readFileSync(join(modelPath, 'reference.json'), 'ut
 describe('the demo model in float32', () => {
   let llm: LLM
   beforeAll(async () => {
-    llm = await LLM.create({ model: modelPath, dtype: 'float32', kvCacheBytes: 64 << 20 })
+    llm = await LLM.create({ device: 'cpu', model: modelPath, dtype: 'float32', kvCacheBytes: 64 << 20 })
   })
   afterAll(() => llm.close())
 

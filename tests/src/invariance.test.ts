@@ -15,7 +15,7 @@ const names = readdirSync(fixtures)
 const GREEDY = { temperature: 0, maxTokens: 24, ignoreEos: true } as const
 
 async function withLLM<T>(options: LLMOptions, fn: (llm: LLM) => Promise<T>): Promise<T> {
-  const llm = await LLM.create({ skipTokenizerInit: true, kvCacheBytes: 16 << 20, maxNumSeqs: 16, ...options })
+  const llm = await LLM.create({ device: 'cpu', skipTokenizerInit: true, kvCacheBytes: 16 << 20, maxNumSeqs: 16, ...options })
   try {
     return await fn(llm)
   } finally {

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 describe('LLM', () => {
   let llm: LLM
   beforeAll(async () => {
-    llm = await LLM.create({ model: modelPath, kvCacheBytes: 64 << 20, maxNumSeqs: 32 })
+    llm = await LLM.create({ device: 'cpu', model: modelPath, kvCacheBytes: 64 << 20, maxNumSeqs: 32 })
   })
   afterAll(() => llm.close())
 
@@ -103,7 +103,7 @@ describe('a model folder that is not right', () => {
       for (const file of ['config.json', 'model.safetensors', 'tokenizer.json', 'tokenizer_config.json', 'chat_template.jinja'])
         copyFileSync(join(modelPath, file), join(dir, file))
       change(dir)
-      await expect(LLM.create({ model: dir })).rejects.toThrow(message)
+      await expect(LLM.create({ device: 'cpu', model: dir })).rejects.toThrow(message)
     } finally {
       rmSync(dir, { recursive: true, force: true })
     }
@@ -130,13 +130,13 @@ describe('a model folder that is not right', () => {
   ])('%s', (_, change, message) => broken(change, message))
 
   test('no such folder', async () => {
-    await expect(LLM.create({ model: '/no/such/folder' })).rejects.toThrow(/\/no\/such\/folder/)
+    await expect(LLM.create({ device: 'cpu', model: '/no/such/folder' })).rejects.toThrow(/\/no\/such\/folder/)
   })
 
   test('dummy weights need nothing but config.json', async () => {
     const dir = mkdtempSync(join(tmpdir(), 'aphrodite-dummy-'))
     cpSync(join(modelPath, 'config.json'), join(dir, 'config.json'))
-    const llm = await LLM.create({ model: dir, loadFormat: 'dummy', skipTokenizerInit: true, kvCacheBytes: 16 << 20 })
+    const llm = await LLM.create({ device: 'cpu', model: dir, loadFormat: 'dummy', skipTokenizerInit: true, kvCacheBytes: 16 << 20 })
     const [r] = await llm.generate({ promptTokenIds: [1, 2, 3] }, { maxTokens: 4, ignoreEos: true })
     expect(r!.outputs[0]!.tokenIds.length).toBe(4)
     await llm.close()

@@ -74,6 +74,7 @@ test(`${REQUESTS} overlapping requests on a small cache: each one's tokens are t
 
   // Small: about 30 blocks of 16 tokens, which half a dozen sequences fill.
   const crowd = await LLM.create({
+    device: 'cpu',
     model: modelPath,
     dtype: 'bfloat16',
     skipTokenizerInit: true,
@@ -99,6 +100,7 @@ test(`${REQUESTS} overlapping requests on a small cache: each one's tokens are t
   await crowd.close()
 
   const alone = await LLM.create({
+    device: 'cpu',
     model: modelPath,
     dtype: 'bfloat16',
     skipTokenizerInit: true,

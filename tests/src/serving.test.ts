@@ -35,7 +35,7 @@ describe('the demo model over HTTP', () => {
   let app: ReturnType<typeof createServer>
   let client: OpenAI
   beforeAll(async () => {
-    llm = await LLM.create({ model: modelPath, kvCacheBytes: 64 << 20 })
+    llm = await LLM.create({ device: 'cpu', model: modelPath, kvCacheBytes: 64 << 20 })
     app = createServer(llm, { servedModelNames: ['demo'] })
     client = new OpenAI({ baseURL: `${await listen(app, { port: 0 })}/v1`, apiKey: 'none', maxRetries: 0 })
   })
