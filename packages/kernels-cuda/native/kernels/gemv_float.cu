@@ -32,7 +32,7 @@ template <int C> __device__ __forceinline__ void sumLanes(float (&v)[C]) {
 
 /// At most M rows of x.
 template <class W, class X, int M>
-__global__ void __launch_bounds__(kWarps * 32, M == 16 ? 2 : 3) gemvFloatKernel(const W* w, int64_t kp, int64_t n, const X* x, int64_t xStride, int64_t k, int m,
+__global__ void __launch_bounds__(kWarps * 32, M == 1 ? 3 : 2) gemvFloatKernel(const W* w, int64_t kp, int64_t n, const X* x, int64_t xStride, int64_t k, int m,
                                                                bool aligned, GemmOut out) {
   pdlTrigger();
   constexpr int V = kVec<W>;
