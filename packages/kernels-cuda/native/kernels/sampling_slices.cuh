@@ -1,0 +1,117 @@
+// The first pass over rows of logits: a block takes 4,096 tokens of a row, and the last block of a row to end does what is left.
+#pragma once
+#include "launch.h"
+#include "sampling.h"
+#include "sampling_select.cuh"
+
+constexpr int kSlice = kThreads * kTile;
+
+/// What is known of a slice: its greatest logit and the first token that has it, the winner of its race, its least finite logit,
+/// the weight of its tokens relative to its greatest, how many of its tokens come before a given one.
+struct Slice {
+  float max, min;
+  int likeliest, winner;
+  double weight;
+  unsigned int before;
+};
+
+/// Scratch memory of rows: slices [rows, slices], then group maxima [rows, groups].
+struct RowScratch {
+  Slice* slices;
+  float* groupMax;
+  unsigned int* ended;  // [rows] blocks that have; zeros before and after
+  int count, groups;    // of a row
+};
+inline RowScratch rowScratch(const Context& c, int64_t cols, int64_t& rowsAtOnce) {
+  RowScratch r{};
+  r.count = int((cols + kSlice - 1) / kSlice), r.groups = int((cols + kGroup - 1) / kGroup);
+  const size_t bytes = size_t(r.count) * sizeof(Slice) + size_t(r.groups) * sizeof(float);
+  rowsAtOnce = int64_t(Context::kScratchBytes / bytes);
+  if (rowsAtOnce > 65535) rowsAtOnce = 65535;
+  r.slices = reinterpret_cast<Slice*>(c.scratch);
+  r.groupMax = reinterpret_cast<float*>(c.scratch + size_t(rowsAtOnce) * size_t(r.count) * sizeof(Slice));
+  r.ended = c.counters;
+  return r;
+}
+/// Bits of a weight's fraction such that the weights of n tokens can be added in 63.
+inline int weightBits(int64_t n) {
+  int bits = 62;
+  while (bits > 0 && (n >> (62 - bits)) > 0) bits--;
+  return bits;
+}
+
+/// The greatest over a block's threads, in the order of floats. `parts`: a word of shared memory for each warp.
+__device__ __forceinline__ float blockMax(float v, uint32_t* parts) {
+  const uint32_t order = __reduce_max_sync(~0u, orderOf(v));
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = order;
+  __syncthreads();
+  uint32_t most = parts[0];
+#pragma unroll
+  for (int w = 1; w < kThreads / 32; w++) most = parts[w] > most ? parts[w] : most;
+  return floatOf(most);
+}
+
+/// Whether the calling block is the last of its row; what the others wrote is visible then. Every thread gets the answer.
+__device__ __forceinline__ bool lastOfRow(unsigned int* ended, unsigned int blocks, int* flag) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    __threadfence();
+    *flag = atomicAdd(ended, 1u) == blocks - 1;
+    if (*flag) *ended = 0, __threadfence();
+  }
+  __syncthreads();
+  return *flag != 0;
+}
+
+/// Over all slices of a row, for every thread of the first warp.
+struct RowSummary {
+  float max, min;
+  int likeliest;
+};
+__device__ __forceinline__ RowSummary summaryOf(const Slice* slices, int count) {
+  const int lane = threadIdx.x % 32;
+  uint32_t most = 0, least = ~0u, first = 0x7fffffff;
+  for (int i = lane; i < count; i += 32) {
+    const uint32_t a = orderOf(__ldcg(&slices[i].max)), b = orderOf(__ldcg(&slices[i].min));
+    most = a > most ? a : most, least = b < least ? b : least;
+  }
+  most = __reduce_max_sync(~0u, most), least = __reduce_min_sync(~0u, least);
+  for (int i = lane; i < count; i += 32)
+    if (orderOf(__ldcg(&slices[i].max)) == most) {
+      const uint32_t id = uint32_t(__ldcg(&slices[i].likeliest));
+      first = id < first ? id : first;
+    }
+  return {floatOf(most), floatOf(least), int(__reduce_min_sync(~0u, first))};
+}
+/// The weight of all tokens at a temperature, relative to the row's greatest logit.
+__device__ __forceinline__ double weightOfSlices(const Slice* slices, int count, float max, float temperature) {
+  double sum = 0;
+  for (int i = threadIdx.x % 32; i < count; i += 32) sum += __ldcg(&slices[i].weight) * double(weightOf(__ldcg(&slices[i].max), max, temperature));
+#pragma unroll
+  for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+  return sum;
+}
+
+/// The sum of f over the tiles of a block's threads. `parts`: a number for each warp.
+template <class F> __device__ __forceinline__ double tileSum(const float (&x)[4][4], double* parts, F f) {
+  float sum = 0;
+#pragma unroll
+  for (int j = 0; j < 4; j++)
+#pragma unroll
+    for (int i = 0; i < 4; i++) sum += f(x[j][i]);
+  double all = double(sum);
+#pragma unroll
+  for (int o = 16; o; o >>= 1) all += __shfl_xor_sync(~0u, all, o);
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = all;
+  __syncthreads();
+  all = 0;
+  for (int w = 0; w < kThreads / 32; w++) all += parts[w];
+  return all;
+}
+
+/// Stores the greatest of each group of a slice.
+__device__ __forceinline__ void storeGroupMax(float threadMax, float* groupMax, int group, int groups) {
+  threadMax = fmaxf(threadMax, __shfl_xor_sync(~0u, threadMax, 1));
+  threadMax = fmaxf(threadMax, __shfl_xor_sync(~0u, threadMax, 2));
+  if (threadIdx.x % 4 == 0 && group < groups) groupMax[group] = threadMax;
+}
