@@ -4,6 +4,7 @@ import type { EngineCore } from './engine-core.ts'
 import { engineError } from './errors.ts'
 import type { Command, Report } from './frames.ts'
 import { EngineLoop } from './loop.ts'
+import { TOKEN_WORDS } from './outbox.ts'
 import type { EngineClient, EngineFailure, EngineOutput, EngineRequest, EngineStats, MemoryLedger } from './protocol.ts'
 import { RequestStream } from './request-stream.ts'
 
@@ -14,41 +15,70 @@ export interface ConnectedEngine extends EngineClient {
   fail(error: Error): void
 }
 
+/** A request that runs. number: what it is called in messages, where its id would be too long. */
+interface OpenRequest {
+  readonly requestId: string
+  readonly number: number
+  readonly stream: RequestStream
+}
+
 /** The streams of the requests that run, and where their outputs go: the same in process and over a port. */
 class Streams {
-  readonly #streams = new Map<string, RequestStream>()
+  readonly #byId = new Map<string, OpenRequest>()
+  readonly #byNumber = new Map<number, OpenRequest>()
+  #lastNumber = 0
   dead: Error | undefined
 
-  open(request: EngineRequest, abort: () => void): RequestStream {
+  open(request: EngineRequest, abort: () => void): OpenRequest {
     if (this.dead) throw this.dead
     const { id, params, returnLogits } = request
-    if (this.#streams.has(id))
-      throw engineError('BAD_REQUEST', `there is a request "${id}" already. Ids must be unique while a request runs.`)
+    if (this.#byId.has(id)) throw engineError('BAD_REQUEST', `there is a request "${id}" already. Ids must be unique while a request runs.`)
     const stream = new RequestStream(returnLogits ? 1 : params.n, () => {
       // The id is free again only when the engine has let go of it: its last outputs are still to come.
       abort()
     })
-    this.#streams.set(id, stream)
-    return stream
+    // Numbers of 31 bits: whoever had one before is long gone.
+    this.#lastNumber = (this.#lastNumber + 1) & 0x7fffffff
+    const opened = { requestId: id, number: this.#lastNumber, stream }
+    this.#byId.set(id, opened)
+    this.#byNumber.set(opened.number, opened)
+    return opened
+  }
+
+  /** TOKEN_WORDS numbers each. */
+  deliverTokens(tokens: Int32Array): void {
+    for (let i = 0; i < tokens.length; i += TOKEN_WORDS) {
+      const opened = this.#byNumber.get(tokens[i]!)
+      if (!opened) continue
+      const { requestId, stream } = opened
+      stream.push({ requestId, index: tokens[i + 1]!, tokenIds: [tokens[i + 2]!], finishReason: null })
+    }
   }
 
   deliver(outputs: readonly EngineOutput[], failures: readonly EngineFailure[]): void {
     for (const output of outputs) {
-      const stream = this.#streams.get(output.requestId)
-      stream?.push(output)
-      if (stream?.ended) this.#streams.delete(output.requestId)
+      const opened = this.#byId.get(output.requestId)
+      opened?.stream.push(output)
+      if (opened?.stream.ended) this.#forget(opened)
     }
     for (const { requestId, code, message } of failures) {
-      this.#streams.get(requestId)?.fail(new AphroditeError(code, message))
-      this.#streams.delete(requestId)
+      const opened = this.#byId.get(requestId)
+      opened?.stream.fail(new AphroditeError(code, message))
+      if (opened) this.#forget(opened)
     }
   }
 
   /** Fails all, now and later. The first reason is the one that counts. */
   die(error: Error): void {
     this.dead ??= error
-    for (const stream of this.#streams.values()) stream.fail(this.dead)
-    this.#streams.clear()
+    for (const { stream } of this.#byId.values()) stream.fail(this.dead)
+    this.#byId.clear()
+    this.#byNumber.clear()
+  }
+
+  #forget({ requestId, number }: OpenRequest): void {
+    this.#byId.delete(requestId)
+    this.#byNumber.delete(number)
   }
 }
 
@@ -67,7 +97,7 @@ export function inProcessEngine(core: EngineCore): ConnectedEngine {
     ledger: core.ledger,
     maxModelLen: core.maxModelLen,
     submit(request) {
-      const stream = streams.open(request, () => loop.abort(request.id))
+      const { stream } = streams.open(request, () => loop.abort(request.id))
       loop.add(request)
       return stream
     },
@@ -120,6 +150,7 @@ class PortClient implements ConnectedEngine {
   receive(report: Report): void {
     if (report.type === 'events') {
       this.#send({ type: 'seen' })
+      this.#streams.deliverTokens(report.tokens)
       this.#streams.deliver(report.outputs, report.failures)
     } else if (report.type === 'reply') {
       this.#calls.get(report.call)?.resolve(report.stats)
@@ -147,8 +178,8 @@ class PortClient implements ConnectedEngine {
   }
 
   submit(request: EngineRequest): RequestStream {
-    const stream = this.#streams.open(request, () => this.abort(request.id))
-    this.#send({ type: 'add', request })
+    const { stream, number } = this.#streams.open(request, () => this.abort(request.id))
+    this.#send({ type: 'add', request, number })
     return stream
   }
 

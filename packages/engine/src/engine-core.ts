@@ -198,14 +198,17 @@ export class EngineCore {
       if (this.#draining && this.#inFlight.length > 0) return
       this.#draining = false
       const step = this.#spare.pop() ?? new PendingStep()
-      step.batch.length = 0
+      let scheduled = false
       try {
         this.#scheduler.schedule(step.batch)
+        scheduled = true
         if (step.batch.length > 0) this.#runner.launch(step)
         else if (need && this.#inFlight.length === 0 && this.#scheduler.hasWork) throw new Error('the scheduler found nothing to do')
       } catch (error) {
         this.#draining = true
-        this.#failStep(step, error)
+        // If it was the scheduler that broke, nothing that stands in it can be trusted to get on.
+        const { running, waiting } = this.#scheduler
+        this.#failAll(scheduled && step.batch.length > 0 ? step.batch : [...running, ...waiting], error)
         return
       }
       if (step.batch.length === 0) {
@@ -230,7 +233,7 @@ export class EngineCore {
       for (let i = 0; i < batch.length; i++) this.#advance(step, i)
       this.#steps++
     } catch (error) {
-      this.#failStep(step, error)
+      this.#failAll(batch, error)
     }
     this.#spare.push(step)
   }
@@ -283,6 +286,11 @@ export class EngineCore {
 
   #emit(sequence: Sequence, tokenIds: number[], finishReason: FinishReason | null, stopReason?: number | null): void {
     const { request } = sequence
+    if (request.reported && finishReason === null && !sequence.drawnLogprob) {
+      // One for each sequence and step: most outputs by far.
+      this.#events.outputs.push({ requestId: request.id, index: sequence.index, tokenIds, finishReason })
+      return
+    }
     const first = !request.reported
     request.reported = true
     this.#events.outputs.push({
@@ -319,13 +327,6 @@ export class EngineCore {
     this.#requests.delete(request.id)
   }
 
-  /** A step that broke takes its own requests with it and nobody else's. What it wrote was not published to the prefix cache. */
-  #failStep({ batch }: PendingStep, error: unknown): void {
-    // Without a batch it was the scheduler that broke: then nothing that stands in it can be trusted to get on.
-    const { running, waiting } = this.#scheduler
-    this.#failAll(batch.length > 0 ? batch : [...running, ...waiting], error)
-  }
-
   /** A device that broke in one step did not do the ones behind it either. */
   async #failInFlight(error: unknown): Promise<void> {
     for (const [i, step] of this.#inFlight.entries()) {
@@ -335,6 +336,7 @@ export class EngineCore {
     this.#inFlight.length = 0
   }
 
+  /** A step that broke takes its own requests with it and nobody else's. What it wrote was not published to the prefix cache. */
   #failAll(sequences: readonly Sequence[], error: unknown): void {
     const cause = error instanceof Error ? error.message : String(error)
     for (const { request } of [...sequences])

@@ -11,8 +11,12 @@ export class PendingOutputs {
     return this.#outputs.size
   }
 
+  has(requestId: string, index: number): boolean {
+    return this.#outputs.has(keyOf(requestId, index))
+  }
+
   add(output: EngineOutput): void {
-    const key = `${output.index}:${output.requestId}`
+    const key = keyOf(output.requestId, output.index)
     const earlier = this.#outputs.get(key)
     this.#outputs.set(key, earlier ? grown(earlier, output) : copied(output))
   }
@@ -32,6 +36,8 @@ export class PendingOutputs {
     return all
   }
 }
+
+const keyOf = (requestId: string, index: number): string => `${index}:${requestId}`
 
 const copied = (output: EngineOutput): Growing => {
   const { tokenIds, logprobs, ...rest } = output

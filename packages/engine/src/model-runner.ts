@@ -66,20 +66,21 @@ export class ModelRunner {
   /** Enqueues step.batch as it is scheduled. The sequences are as they were if it throws. */
   launch(step: PendingStep): void {
     const { batch, drawing } = step
-    drawing.length = 0
     step.tokens = step.reports = undefined
     step.prompts = []
     let flat = 0
+    let draws = 0
     let decodes = true
     for (let i = 0; i < batch.length; i++) {
       const s = batch[i]!
       flat += s.scheduled
-      const draws = s.draws
-      if (!draws || s.scheduled !== 1 || s.computed < s.promptLength) decodes = false
-      if (!draws) continue
+      const last = s.draws
+      if (!last || s.scheduled !== 1 || s.computed < s.promptLength) decodes = false
+      if (!last) continue
       s.lastRow = flat - 1
-      drawing.push(s)
+      drawing[draws++] = s
     }
+    drawing.length = draws
     const arrangement = this.#sampler.arrange(drawing)
     const captured = decodes && this.#sampler.looksOnce(drawing, arrangement)
     try {

@@ -20,14 +20,15 @@ export class PendingStep {
   /** The step is enqueued: its sequences go on. */
   advance(): void {
     const { batch, computed, epochs, reachedEnd, drawing } = this
-    computed.length = epochs.length = reachedEnd.length = 0
     for (let r = 0; r < drawing.length; r++) drawing[r]!.drawnRow = r
+    // Arrays that keep their length from step to step cost nothing.
+    computed.length = epochs.length = reachedEnd.length = batch.length
     for (let i = 0; i < batch.length; i++) {
       const s = batch[i]!
-      reachedEnd.push(s.reachesEnd)
+      reachedEnd[i] = s.reachesEnd
       s.advance()
-      computed.push(s.computed)
-      epochs.push(s.epoch)
+      computed[i] = s.computed
+      epochs[i] = s.epoch
     }
   }
 }

@@ -32,7 +32,7 @@ export class PrefixTable {
   readonly #ids: Int32Array
 
   constructor(blocks: number) {
-    this.#nameOf = new Array(blocks)
+    this.#nameOf = new Array<string | undefined>(blocks).fill(undefined)
     this.#ids = new Int32Array(blocks * PAGE_TOKENS)
   }
 
@@ -54,7 +54,8 @@ export class PrefixTable {
     if (this.#blockOf.has(name) || this.#nameOf[block] !== undefined) return
     this.#blockOf.set(name, block)
     this.#nameOf[block] = name
-    this.#ids.set(tokens.subarray(start, start + PAGE_TOKENS), block * PAGE_TOKENS)
+    const at = block * PAGE_TOKENS
+    for (let i = 0; i < PAGE_TOKENS; i++) this.#ids[at + i] = tokens[start + i]!
   }
 
   has(block: number): boolean {

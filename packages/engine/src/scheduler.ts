@@ -67,9 +67,10 @@ export class Scheduler {
     // Newcomers would take the blocks that a running sequence waits for.
     if (!starved) while (this.#budget > 0 && this.#admit()) {}
 
-    batch.length = 0
-    for (const sequence of running) if (sequence.scheduled > 0 && sequence.pending === 1) batch.push(sequence)
-    for (const sequence of running) if (sequence.scheduled > 0 && sequence.pending > 1) batch.push(sequence)
+    let n = 0
+    for (let i = 0; i < running.length; i++) if (running[i]!.scheduled > 0 && running[i]!.pending === 1) batch[n++] = running[i]!
+    for (let i = 0; i < running.length; i++) if (running[i]!.scheduled > 0 && running[i]!.pending > 1) batch[n++] = running[i]!
+    batch.length = n
   }
 
   /** Gives a running sequence its tokens of this step, preempting those behind it. False if it has to rest or take fewer. */

@@ -2,8 +2,7 @@ import type { MessagePort } from 'node:worker_threads'
 import type { EngineCore } from './engine-core.ts'
 import type { Command, Report } from './frames.ts'
 import { EngineLoop } from './loop.ts'
-import { PendingOutputs } from './merge-outputs.ts'
-import type { EngineFailure } from './protocol.ts'
+import { Outbox } from './outbox.ts'
 
 /** Messages with events that may be on their way: the next is made while the last one is read. */
 const UNSEEN_MESSAGES = 2
@@ -17,22 +16,21 @@ const UNSEEN_MESSAGES = 2
  */
 export function serveEngine(port: MessagePort, core: EngineCore): Promise<void> {
   return new Promise<void>((resolve) => {
-    const pending = new PendingOutputs()
-    const failures: EngineFailure[] = []
+    const outbox = new Outbox()
     let unseen = 0
     const report = (message: Report, transfer: readonly ArrayBuffer[] = []): void => port.postMessage(message, transfer)
     const flush = (): void => {
-      if (unseen >= UNSEEN_MESSAGES || (pending.size === 0 && failures.length === 0)) return
+      if (unseen >= UNSEEN_MESSAGES || outbox.isEmpty) return
       unseen++
-      const outputs = pending.takeAll()
+      const { tokens, outputs, failures } = outbox.take()
       const buffers = outputs.flatMap((output) => (output.logits ? [output.logits.buffer as ArrayBuffer] : []))
-      report({ type: 'events', outputs, failures: failures.splice(0) }, buffers)
+      report({ type: 'events', tokens, outputs, failures }, buffers)
     }
     const loop = new EngineLoop(
       core,
       (events) => {
-        for (const output of events.outputs) pending.add(output)
-        failures.push(...events.failures)
+        for (const output of events.outputs) outbox.add(output)
+        for (const failure of events.failures) outbox.fail(failure)
         flush()
       },
       (error) => report({ type: 'dead', message: error instanceof Error ? error.message : String(error) }),
@@ -47,8 +45,10 @@ export function serveEngine(port: MessagePort, core: EngineCore): Promise<void> 
       resolve()
     }
     port.on('message', (command: Command) => {
-      if (command.type === 'add') loop.add(command.request)
-      else if (command.type === 'abort') loop.abort(command.requestId)
+      if (command.type === 'add') {
+        outbox.open(command.request, command.number)
+        loop.add(command.request)
+      } else if (command.type === 'abort') loop.abort(command.requestId)
       else if (command.type === 'seen') {
         unseen--
         flush()

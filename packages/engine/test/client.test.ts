@@ -228,17 +228,23 @@ describe('over a port', () => {
     const { port1, port2 } = new MessageChannel()
     const served = serveEngine(port2, core)
     const r = request('a', { maxTokens: 300 })
-    const messages: { type: string; outputs?: EngineOutput[] }[] = []
+    const messages: { type: string; tokens?: Int32Array; outputs?: EngineOutput[] }[] = []
     port1.on('message', (message) => messages.push(message))
-    port1.postMessage({ type: 'add', request: r })
+    port1.postMessage({ type: 'add', request: r, number: 7 })
     const events = () => messages.filter((m) => m.type === 'events')
     while (core.stats().generatedTokens < 300) await new Promise((resolve) => setTimeout(resolve, 2))
     expect(events()).toHaveLength(2)
     port1.postMessage({ type: 'seen' })
     while (events().length < 3) await new Promise((resolve) => setTimeout(resolve, 2))
-    const outputs = events().flatMap((m) => m.outputs!)
-    expect(outputs).toHaveLength(3)
-    expect(outputs.flatMap((o) => o.tokenIds)).toEqual(alone(r).tokenIds)
+    const [first, ...others] = events().map((m) => m.outputs!)
+    expect([first!.length, ...others.map((outputs) => outputs.map((o) => o.finishReason))]).toEqual([1, [], ['length']])
+    // Tokens with nothing to say of them are numbers: whose, of which answer, which.
+    const plain = events().flatMap(({ tokens }) =>
+      Array.from({ length: tokens!.length / 3 }, (_, i) => [...tokens!.subarray(i * 3, i * 3 + 3)]),
+    )
+    for (const [number, index] of plain) expect([number, index]).toEqual([7, 0])
+    const got = [...first![0]!.tokenIds, ...plain.map(([, , token]) => token), ...others.flat().flatMap((o) => o.tokenIds)]
+    expect(got).toEqual(alone(r).tokenIds)
     port1.postMessage({ type: 'close' })
     await served
   })
