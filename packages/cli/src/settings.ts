@@ -12,6 +12,9 @@ export interface Parsed {
   readonly positionals: readonly string[]
 }
 
+/** Variables that no flag stands for: the CUDA kernels read them themselves, when they look for cuBLASLt. */
+export const NATIVE_VARIABLES = ['APHRODITE_CUBLAS', 'APHRODITE_CUBLAS_PATH'] as const
+
 /**
  * Reads flags, then APHRODITE_… variables, then the file that --config names: the first that says something wins. A name that
  * `groups` does not have is an error with a suggestion; so is a value that does not fit.
@@ -93,10 +96,15 @@ function readEnvironment(
 ): Map<string, SettingValue> {
   const found = new Map<string, SettingValue>()
   const known = new Map(everyFlag.map((f) => [variableOf(f), f]))
+  const natives = new Set<string>(NATIVE_VARIABLES)
   for (const [name, text] of Object.entries(env)) {
-    if (!name.startsWith('APHRODITE_') || text === undefined) continue
+    if (!name.startsWith('APHRODITE_') || text === undefined || natives.has(name)) continue
     const flag = known.get(name)
-    if (!flag) throw cliError('BAD_FLAG', `the environment variable ${name} is not one of Aphrodite's.${didYouMean(name, known.keys())}`)
+    if (!flag)
+      throw cliError(
+        'BAD_FLAG',
+        `the environment variable ${name} is not one of Aphrodite's.${didYouMean(name, [...known.keys(), ...natives])}`,
+      )
     if (byName.has(flag.name)) store(found, flag, parseValue(flag, text, name))
   }
   return found
