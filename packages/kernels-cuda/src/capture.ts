@@ -23,12 +23,12 @@ export interface NativeCapture extends NativeFusedAttention, NativeFusedLinear {
 export class StepCapture {
   /** What the device shows: made at once, or a part of the step that is being captured. */
   readonly kernels: Kernels
+  readonly fits: FusedFits
   readonly #native: NativeCapture
   readonly #context: number
   readonly #layout: Layout
   readonly #recorder: Recorder
   readonly #ops: StepOps
-  readonly #fits: FusedFits
 
   constructor(native: NativeCapture, context: number, immediate: Kernels, layout: Layout) {
     this.#native = native
@@ -43,7 +43,7 @@ export class StepCapture {
       fusedRotaryWrite: (...call) => fusedRotaryWrite(native, context, ...call),
       collective: (work) => work.launch(),
     }
-    this.#fits = nativeFits(native, context)
+    this.fits = nativeFits(native, context)
   }
 
   /** What ranks exchange: at once, or a part of the step that is being captured. */
@@ -64,7 +64,7 @@ export class StepCapture {
   capture(enqueue: () => void): Graph {
     const native = this.#native
     const context = this.#context
-    const { entries } = fuse(this.#recorder.record(enqueue), { fits: this.#fits, layout: this.#layout })
+    const { entries } = fuse(this.#recorder.record(enqueue), { fits: this.fits, layout: this.#layout })
     native.beginCapture(context)
     let done = 0
     try {

@@ -15,7 +15,6 @@ import {
   type PageShape,
   packWeight,
   type Reading,
-  sizeOf,
   type Tensor,
   tensorError,
   unpackWeight,
@@ -24,8 +23,9 @@ import {
 } from '@aphrodite/tensor'
 import { StepCapture } from './capture.ts'
 import { kernelsCudaError } from './errors.ts'
+import type { FusedFits } from './fused-kernels.ts'
+import { packedBytes, pageBytes } from './layouts.ts'
 import { loadNative, type Native } from './native.ts'
-import { pageBytes } from './page-bytes.ts'
 import { probeCuda } from './probe.ts'
 
 export interface CudaDeviceOptions {
@@ -64,6 +64,8 @@ export class CudaDevice implements Device {
   readonly asynchronous = true
   readonly description: string
   readonly kernels: Kernels
+  /** Which fused kernels it has for a captured step. */
+  readonly fits: FusedFits
   readonly index: number
   /** Multiprocessors, compute capability (90: 9.0), whether cuBLASLt was found. */
   readonly sms: number
@@ -86,6 +88,7 @@ export class CudaDevice implements Device {
     this.description = `cuda:${index} (${card}, ${blas ? 'cuBLASLt' : 'own GEMM, no cuBLASLt found'})`
     this.#steps = new StepCapture(native, context, nativeKernels(native, context), this)
     this.kernels = this.#steps.kernels
+    this.fits = this.#steps.fits
   }
 
   supports = (dtype: DType): boolean => dtype === 'f32' || dtype === 'bf16' || dtype === 'f16'
@@ -134,9 +137,8 @@ export class CudaDevice implements Device {
     }
   }
 
-  /** Row-major, rows of a multiple of 32 elements. */
   packedBytes(format: WeightFormat, outFeatures: number, inFeatures: number): number {
-    return outFeatures * Math.ceil(inFeatures / 32) * 32 * sizeOf(format)
+    return packedBytes(format, outFeatures, inFeatures)
   }
   pack(dst: PackedWeight, src: HostArray, row: number, column: number): void {
     this.#steps.requireIdle('pack')
