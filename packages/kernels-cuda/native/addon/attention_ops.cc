@@ -7,6 +7,7 @@
 #include "attention.h"
 #include <cmath>
 #include "attention_decode.h"
+#include "attention_prefill.h"
 #include "op.h"
 #include "rotary.h"
 
@@ -149,12 +150,14 @@ void PagedAttention(Args& a) {
   AttentionCall call = attentionOf(a, q);
   if (isEmpty(call)) return;
   Context& c = a.context();
-  if (attentionDecodeFits(c, call)) {
+  // A single sequence with several queries leaves nothing to the kernel of single queries.
+  if ((call.maxQueryLength == 1 || call.sequences > 1) && attentionDecodeFits(c, call)) {
     attentionDecode(c, call);
     if (call.maxQueryLength == 1) return;
     call.skipSingle = true;
   }
-  attentionGeneric(c, call);
+  if (prefillAttentionFits(c, call)) prefillAttention(c, call);
+  else attentionGeneric(c, call);
 }
 
 /// qNorm: optional vector, kNorm: optional vector, eps, offset
