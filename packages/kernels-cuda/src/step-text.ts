@@ -39,11 +39,12 @@ function nameOf(call: Call): string {
 
 const withParts = (op: string, ...parts: (string | false | undefined)[]): string => `${op}(${parts.filter(Boolean).join(', ')})`
 
-/** Weights of norms, biases and tables by name alone; sizes of what is large. */
+/** Numbers with their types and sizes; ids, positions and tables by their names. */
 function named(operands: Operands | undefined, mark = ''): string[] {
   return Object.entries(operands ?? {}).flatMap(([name, operand]) => {
     if (operand === undefined) return []
     const label = mark ? `${name} ${mark}` : name
+    if (operand instanceof Tensor && operand.dtype === 'i32') return name
     if (operand instanceof Tensor) return `${label} ${operand.dtype} [${operand.shape.join(', ')}]`
     if (operand instanceof PackedWeight) return `${label} ${operand.format} [${operand.outFeatures}, ${operand.inFeatures}]`
     if (operand instanceof PagedCache) return `${label} ${operand.shape.dtype}`

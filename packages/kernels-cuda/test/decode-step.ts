@@ -15,6 +15,7 @@ import {
 import { createReferenceDevice, Random } from '@aphrodite/testing'
 import { Recorder } from '../src/recorder.ts'
 import { type Call, launch, type StepOps } from '../src/step-list.ts'
+import { withKernels } from './bench.ts'
 import { emulated } from './emulated.ts'
 
 export interface DecodeStepOptions {
@@ -24,6 +25,8 @@ export interface DecodeStepOptions {
   /** Queries of each sequence. Default 1. */
   readonly queries?: number
   readonly seed?: number
+  /** Where ops are done. Default: the reference. */
+  readonly real?: Device
 }
 
 /** A step of a model with random weights, written down on the reference device; it can be done as often as wanted, as it is or fused. */
@@ -38,13 +41,15 @@ export class DecodeStep {
   readonly #logits: Tensor
   readonly #seed: number
 
-  constructor(model: CausalLM, { dtype = 'f32', contexts = [37], queries = 1, seed = 1 }: DecodeStepOptions = {}) {
+  constructor(
+    model: CausalLM,
+    { dtype = 'f32', contexts = [37], queries = 1, seed = 1, real = createReferenceDevice() }: DecodeStepOptions = {},
+  ) {
     this.#seed = seed
-    const reference = createReferenceDevice()
-    const recorder = new Recorder(reference.kernels)
-    const device: Device = { ...reference, kernels: recorder.kernels }
+    const recorder = new Recorder(real.kernels)
+    const device = withKernels(real, recorder.kernels)
     this.device = device
-    this.ops = emulated(device, reference.kernels)
+    this.ops = emulated(device, real.kernels)
     const arena = new Arena(device, 1 << 20)
     const random = new Random(seed)
     const weights = model.materialize({ device, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen: 64 })
@@ -102,12 +107,18 @@ export class DecodeStep {
 
   /** Does it, on memory that is poisoned but for the inputs and the cache: logits and caches afterwards. */
   run(calls: readonly Call[]): { logits: Float32Array; caches: Float32Array[] } {
+    return this.runBy(() => {
+      for (const call of calls) launch(this.ops, call)
+    })
+  }
+
+  runBy(launchAll: () => void): { logits: Float32Array; caches: Float32Array[] } {
     const upload = (t: Tensor, values: Float32Array | Int32Array) => this.device.upload(t, values)
     upload(this.#memory, new Float32Array(this.#memory.size).fill(Number.NaN))
     for (const { tensor, values } of this.#inputs) upload(tensor, values)
     const random = new Random(this.#seed + 1)
     for (const cache of this.#caches) upload(cache, random.normals(cache.size))
-    for (const call of calls) launch(this.ops, call)
+    launchAll()
     return {
       logits: this.device.download(this.#logits) as Float32Array,
       caches: this.#caches.map((cache) => this.device.download(cache) as Float32Array),

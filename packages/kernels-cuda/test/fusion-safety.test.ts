@@ -291,13 +291,13 @@ describe('random lists', () => {
     for (const block of blocks) block.block.live = random.uniform() < 0.3
     const { entries } = fuse(calls, { fits: everythingFits, layout: bench.device })
 
-    const ops = emulated(bench.device, bench.reference.kernels)
+    const ops = emulated(bench.device, bench.real.kernels)
     const run = (list: readonly Call[]): Float32Array[] => {
       const start = new Random(seed + 1)
-      bench.reference.upload(slab, start.normals(slab.size))
-      for (const block of blocks) bench.reference.upload(block, start.normals(block.size))
+      bench.real.upload(slab, start.normals(slab.size))
+      for (const block of blocks) bench.real.upload(block, start.normals(block.size))
       for (const call of list) launch(ops, call)
-      return [slab, ...blocks.filter((t) => t.block.live)].map((t) => bench.reference.download(t) as Float32Array)
+      return [slab, ...blocks.filter((t) => t.block.live)].map((t) => bench.real.download(t) as Float32Array)
     }
     expect(run(entries.map((e) => e.call))).toEqual(run(calls))
     fusions += calls.length - entries.length

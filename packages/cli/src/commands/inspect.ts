@@ -1,12 +1,18 @@
-import { inspectModel } from '@aphrodite/llm'
+import { inspectModel, inspectStep } from '@aphrodite/llm'
 import type { Command } from '../command.ts'
 import { ENGINE_GROUPS, type FlagGroup } from '../flags.ts'
 import { llmOptions } from '../llm-options.ts'
 import { gigabytes, thousands } from '../progress.ts'
+import { stepLines } from './inspect-step.ts'
 
 const INSPECT: FlagGroup = {
   title: 'Inspect',
-  flags: [{ name: 'weights', type: { kind: 'boolean' }, help: 'list every tensor', default: 'false' }],
+  flags: [
+    { name: 'weights', type: { kind: 'boolean' }, help: 'list every tensor', default: 'false' },
+    { name: 'step', type: { kind: 'boolean' }, help: 'list the ops of a decode step, before and after fusion for a GPU', default: 'false' },
+    { name: 'batch', type: { kind: 'count' }, help: 'with --step: sequences', default: '1' },
+    { name: 'context', type: { kind: 'count' }, help: 'with --step: tokens of each sequence', default: '256' },
+  ],
 }
 
 export const inspectCommand: Command = {
@@ -15,7 +21,13 @@ export const inspectCommand: Command = {
   summary: 'Shows the config, the memory plan and the weights of a model, without loading it.',
   groups: [INSPECT, ...ENGINE_GROUPS],
   async run({ settings, positionals }) {
-    const report = await inspectModel(llmOptions(positionals, settings, 'inspect'))
+    const options = llmOptions(positionals, settings, 'inspect')
+    if (settings.get('step')) {
+      const [batch, context] = [settings.get('batch') ?? 1, settings.get('context') ?? 256] as [number, number]
+      console.log(stepLines(await inspectStep(options, { batch, context })).join('\n'))
+      return 0
+    }
+    const report = await inspectModel(options)
     console.log(`${report.folder}\n`)
     console.log('config')
     for (const [key, value] of Object.entries(report.config)) console.log(`  ${key.padEnd(28)}${JSON.stringify(value)}`)

@@ -1,0 +1,110 @@
+import { CudaDevice, type StepTrace, StepTracer } from '@aphrodite/kernels-cuda'
+import { type CacheSpec, type CausalLM, cachingLayers, type LayerCache, type Step, unquantized } from '@aphrodite/layers'
+import { readConfig, resolveModel } from '@aphrodite/loader'
+import { Arena, type Device, type FloatDType, PAGE_TOKENS, PagedCache, singleRank, type Tensor, Workspace } from '@aphrodite/tensor'
+import { openDevice } from './devices.ts'
+import { chooseDType, DTYPE_NAME } from './dtype.ts'
+import { buildModel } from './model-loading.ts'
+import { resolveOptions } from './options.ts'
+import type { LLMOptions } from './types.ts'
+
+export interface StepShape {
+  /** Sequences of the step. Default 1. */
+  readonly batch?: number
+  /** Tokens of each, the new one included. Default 256. */
+  readonly context?: number
+}
+
+export interface StepReport extends StepTrace {
+  readonly folder: string
+  readonly device: string
+  readonly dtype: string
+  readonly batch: number
+  readonly context: number
+}
+
+/**
+ * The ops of a decode step as the model enqueues them, and as a GPU does them. From config.json alone: no weights are read, and
+ * where there is no GPU its kernels are assumed.
+ */
+export async function inspectStep(given: LLMOptions, { batch = 1, context = 256 }: StepShape = {}): Promise<StepReport> {
+  const options = resolveOptions(given)
+  const folder = await resolveModel(options.model, options.revision === undefined ? {} : { revision: options.revision })
+  const config = readConfig(folder)
+  const model = await buildModel(config)
+  const dtype = chooseDType(options.dtype, config.json, 'cuda')
+  const gpu = openGpu(options)
+  try {
+    const tracer = new StepTracer(gpu)
+    const arena = new Arena(tracer.device)
+    const maxModelLen = Math.max(context, Math.min(options.maxModelLen ?? model.maxModelLen, model.maxModelLen))
+    model.materialize({ device: tracer.device, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen })
+    const trace = tracer.trace(decodeStep(model, tracer.device, arena, dtype, batch, context))
+    return { ...trace, folder, device: (gpu ?? tracer.device).description, dtype: DTYPE_NAME[dtype], batch, context }
+  } finally {
+    gpu?.close()
+  }
+}
+
+/** Undefined where there is none, or none is wanted: the step is one of a GPU all the same. */
+function openGpu(options: Parameters<typeof openDevice>[0]): CudaDevice | undefined {
+  if (options.device === 'cpu') return undefined
+  const device = openDevice({ ...options, device: options.device === 'cuda' ? 'auto' : options.device, pinThreads: false }, () => {})
+  if (device instanceof CudaDevice) return device
+  device.close()
+  return undefined
+}
+
+/** What a captured decode step enqueues: tokens of the step before in, tokens out. */
+function decodeStep(model: CausalLM, device: Device, arena: Arena, dtype: FloatDType, batch: number, context: number): () => void {
+  const workspace = new Workspace(device, 2 ** 45)
+  const ints = (...shape: number[]): Tensor => workspace.empty(shape, 'i32')
+  const floats = (): Tensor => workspace.empty([batch], 'f32')
+  const columns = Math.ceil(context / PAGE_TOKENS)
+  const specs = cachingLayers(model).map((layer) => layer.cacheSpec())
+  const groups = [...new Set(specs.map(groupOf))]
+  const [queryStarts, contextLengths] = [ints(batch + 1), ints(batch)]
+  const step: Step = {
+    inputIds: ints(batch),
+    positions: ints(batch),
+    promptLengths: ints(batch),
+    logitRows: ints(batch),
+    workspace,
+    kvCaches: specs.map((spec) => cacheOf(spec, groups.indexOf(groupOf(spec)), arena, dtype, batch, columns)),
+    attnMetadata: groups.map((group) =>
+      group === 'state'
+        ? { kind: 'state', slots: ints(batch), fresh: ints(batch), queryStarts }
+        : {
+            kind: 'paged',
+            slots: ints(batch),
+            queryStarts,
+            contextLengths,
+            pageTables: ints(batch, columns),
+            maxQueryLength: 1,
+            maxContextLength: columns * PAGE_TOKENS,
+          },
+    ),
+  }
+  const lastTokens = arena.empty([batch], 'i32')
+  const sources = ints(batch)
+  const sampling = { temperature: floats(), topK: ints(batch), topP: floats(), minP: floats(), seeds: ints(batch, 3) }
+  return () => {
+    const { kernels } = device
+    kernels.feedTokens(step.inputIds, lastTokens, sources)
+    const logits = workspace.tidy(workspace.empty([1], 'i32'), () => model.logits(model.forward(step), step))
+    kernels.sample(lastTokens, logits, sampling)
+    workspace.reset()
+  }
+}
+
+const groupOf = (spec: CacheSpec): string => (spec.kind === 'state' ? 'state' : `paged ${spec.window}`)
+
+function cacheOf(spec: CacheSpec, group: number, arena: Arena, dtype: FloatDType, batch: number, columns: number): LayerCache {
+  if (spec.kind === 'state') {
+    const tensors = Object.entries(spec.tensors).map(([name, t]) => [name, arena.empty([batch, ...t.shape], t.dtype)] as const)
+    return { kind: 'state', group, tensors: Object.fromEntries(tensors) }
+  }
+  const shape = { kvHeads: spec.kvHeads, keyDim: spec.keyDim, valueDim: spec.valueDim, dtype }
+  const pages = batch * columns + 1
+  return { kind: 'paged', group, pages: new PagedCache(arena.reserve(pages * arena.device.pageBytes(shape)), shape, pages) }
+}
