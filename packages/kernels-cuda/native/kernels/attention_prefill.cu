@@ -3,6 +3,8 @@
 
 void prefillMmaBf16(const Context& c, const PrefillArgs& a, int64_t rows);
 void prefillMmaF16(const Context& c, const PrefillArgs& a, int64_t rows);
+bool prefillWgmmaBf16(const Context& c, const PrefillArgs& a, int64_t rows);
+bool prefillWgmmaF16(const Context& c, const PrefillArgs& a, int64_t rows);
 
 bool prefillAttentionFits(const Context&, const AttentionCall& call) {
   const CacheLayout& cache = call.cache;
@@ -28,5 +30,7 @@ void prefillAttention(Context& c, const AttentionCall& call) {
   a.transform = call.softCap > 0 || call.slopes || !(call.scale > 0);
   a.vectorQ = vectors(call.q, call.qStride, a.cache.keyDim), a.vectorOut = vectors(call.out, call.outStride, a.cache.valueDim);
   const int64_t rows = call.tokens * call.group();
+  constexpr bool kWgmma = false;
+  if (kWgmma && c.capability == 90 && (call.qType == DType::bf16 ? prefillWgmmaBf16 : prefillWgmmaF16)(c, a, rows)) return;
   (call.qType == DType::bf16 ? prefillMmaBf16 : prefillMmaF16)(c, a, rows);
 }

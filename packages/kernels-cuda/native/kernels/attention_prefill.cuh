@@ -33,29 +33,32 @@ struct PrefillTile {
   __device__ int lastPosition(int group) const { return offset + (firstRow + rows - 1) / group; }
 };
 
-/// Tiles are numbered so that nobody must add up lengths: sequence s owns the numbers from floor(first row / M) + s on, which is
-/// never fewer than it needs. Every thread looks at other sequences; the one that finds the tile tells the block.
-/// `found`: shared memory. False: no work here.
-template <int M> __device__ bool findTile(const PrefillArgs& a, int tile, int* found, PrefillTile& t) {
-  if (threadIdx.x == 0) *found = -1;
-  __syncthreads();
-  for (int s = threadIdx.x; s < a.sequences; s += blockDim.x) {
-    const int64_t begin = int64_t(a.queryStarts[s]) * a.group / M + s, end = int64_t(a.queryStarts[s + 1]) * a.group / M + s + 1;
-    if (begin <= tile && tile < end) *found = s;
-  }
-  __syncthreads();
-  const int s = *found;
-  if (s < 0) return false;
+/// Tiles are numbered so that nobody must add up lengths: sequence s owns the numbers from this on, which are never fewer than it needs.
+template <int M> __device__ __forceinline__ int64_t firstTile(const PrefillArgs& a, int s) { return int64_t(a.queryStarts[s]) * a.group / M + s; }
+
+/// The tile of a number of sequence s. False: no work there.
+template <int M> __device__ __forceinline__ bool tileOf(const PrefillArgs& a, int number, int s, PrefillTile& t) {
   t.start = a.queryStarts[s];
-  const int end = min(a.queryStarts[s + 1], a.tokens), queries = end - t.start;
+  const int queries = min(a.queryStarts[s + 1], a.tokens) - t.start;
   if (t.start < 0 || queries <= 0 || (a.skipSingle && queries == 1)) return false;
-  t.firstRow = int(tile - (int64_t(t.start) * a.group / M + s)) * M;
+  const int64_t ahead = number - firstTile<M>(a, s);
+  if (ahead < 0 || ahead * M >= int64_t(queries) * a.group) return false;
+  t.firstRow = int(ahead) * M;
   t.rows = min(M, queries * a.group - t.firstRow);
-  if (t.rows <= 0) return false;
   t.context = min(a.contextLengths[s], a.maxPages * kPageTokens);
   t.offset = t.context - queries;
   t.table = a.pageTables + s * a.tableStride;
   return true;
+}
+
+/// The block's tile: every thread looks at other sequences, the one that finds it tells the rest. `found`: shared memory.
+template <int M> __device__ bool findTile(const PrefillArgs& a, int number, int* found, PrefillTile& t) {
+  if (threadIdx.x == 0) *found = -1;
+  __syncthreads();
+  for (int s = threadIdx.x; s < a.sequences; s += blockDim.x)
+    if (firstTile<M>(a, s) <= number && number < firstTile<M>(a, s + 1)) *found = s;
+  __syncthreads();
+  return *found >= 0 && tileOf<M>(a, number, *found, t);
 }
 
 /// The page of a token's number, or -1 where there is none that may be read.
@@ -93,14 +96,24 @@ template <> struct Pair<f16> {
   }
 };
 
-/// Copies a tile's rows of q into shared memory, in the layout of `rows`; what is not there becomes zeros. `at`: byte of a chunk.
-template <class T, int M, int D, int threads> __device__ void loadQueries(const PrefillArgs& a, const PrefillTile& t, int kvHead, char* shared, int thread) {
+/// What an output is to be multiplied by at last. `most`, `total`: of its row; `sink`: one more score, without a value, or null.
+__device__ __forceinline__ float outputScale(float most, float total, const float* sink) {
+  if (!(total > 0.f)) return total != total ? total : 0.f;
+  if (!sink) return 1.f / total;
+  const float score = *sink * kLog2e, reference = fmaxf(most, score), shrink = exp2Approx(most - reference);
+  return shrink / (total * shrink + exp2Approx(score - reference));
+}
+
+/// A tile's rows, from `tileRow` on, lie in shared memory in the layout of PageRows(D): loads rows [first, first + count) of them,
+/// by `threads` threads; what is not there becomes zeros.
+template <class T, int D, int threads>
+__device__ __forceinline__ void loadQueries(const PrefillArgs& a, const PrefillTile& t, int kvHead, char* shared, int tileRow, int first, int count, int thread) {
   constexpr PageRows rows(D, 2);
-  for (int i = thread; i < M * D / 8; i += threads) {
-    const int r = i / (D / 8), c = i % (D / 8), row = t.firstRow + r, token = row / a.group;
+  for (int i = thread; i < count * (D / 8); i += threads) {
+    const int r = first + i / (D / 8), c = i % (D / 8), row = t.firstRow + tileRow + r, token = row / a.group;
     const T* from = reinterpret_cast<const T*>(a.q) + (t.start + token) * a.qStride + int64_t(kvHead * a.group + row - token * a.group) * a.cache.keyDim + c * 8;
     uint4 v = {};
-    if (r < t.rows) {
+    if (tileRow + r < t.rows) {
       if (a.vectorQ && c * 8 < a.cache.keyDim) v = *reinterpret_cast<const uint4*>(from);
       else if (!a.vectorQ)
         for (int d = 0; d < 8; d++)
@@ -110,12 +123,13 @@ template <class T, int M, int D, int threads> __device__ void loadQueries(const 
   }
 }
 
-/// Stores rows [first, first + count) of a tile from shared memory (layout of `rows`); by one warp.
-template <class T, int D> __device__ void storeRows(const PrefillArgs& a, const PrefillTile& t, int kvHead, const char* shared, int first, int count) {
+/// Stores output rows [first, first + count) that lie there in the same way; by one warp.
+template <class T, int D>
+__device__ __forceinline__ void storeRows(const PrefillArgs& a, const PrefillTile& t, int kvHead, const char* shared, int tileRow, int first, int count) {
   constexpr PageRows rows(D, 2);
   for (int i = threadIdx.x & 31; i < count * (D / 8); i += 32) {
-    const int r = first + i / (D / 8), c = i % (D / 8), row = t.firstRow + r, token = row / a.group;
-    if (r >= t.rows || c * 8 >= a.cache.valueDim) continue;
+    const int r = first + i / (D / 8), c = i % (D / 8), row = t.firstRow + tileRow + r, token = row / a.group;
+    if (tileRow + r >= t.rows || c * 8 >= a.cache.valueDim) continue;
     T* to = reinterpret_cast<T*>(a.out) + (t.start + token) * a.outStride + int64_t(kvHead * a.group + row - token * a.group) * a.cache.valueDim + c * 8;
     const uint4 v = *reinterpret_cast<const uint4*>(shared + rows.chunk(r, c));
     if (a.vectorOut) *reinterpret_cast<uint4*>(to) = v;

@@ -97,7 +97,7 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
   }
   if (n >= lowest) loadTile<D>(sharedK, keyBase, pageBytes, pages, keyRows, t.context - n * kKeys);
   copyCommit();
-  loadQueries<T, M, D, kThreads>(a, t, kvHead, shared, threadIdx.x);
+  loadQueries<T, D, kThreads>(a, t, kvHead, shared, 0, 0, M, threadIdx.x);
 
   // Of the rows whose numbers this thread holds: [m-tile][upper or lower half].
   int position[MT][2];
@@ -238,19 +238,14 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
       float sum = total[m][h];
       sum += __shfl_xor_sync(~0u, sum, 1);
       sum += __shfl_xor_sync(~0u, sum, 2);
-      float factor = sum > 0.f ? 1.f / sum : 0.f;
       const int r = (warp * MT + m) * 16 + h * 8 + lane / 4;
-      if (a.sinks) {
-        const float sink = a.sinks[kvHead * a.group + (t.firstRow + r) % a.group] * kLog2e, next = fmaxf(most[m][h], sink);
-        const float shrink = exp2Approx(most[m][h] - next);
-        factor = sum > 0.f ? shrink / (sum * shrink + exp2Approx(sink - next)) : 0.f;
-      }
+      const float factor = outputScale(most[m][h], sum, a.sinks ? a.sinks + kvHead * a.group + (t.firstRow + r) % a.group : nullptr);
 #pragma unroll
       for (int j = 0; j < kOutTiles; j++)
         *reinterpret_cast<uint32_t*>(shared + rows.chunk(r, j) + lane % 4 * 4) = Pair<T>::pack(o[m][j][2 * h] * factor, o[m][j][2 * h + 1] * factor);
     }
   __syncwarp();
-  storeRows<T, D>(a, t, kvHead, shared, warp * MT * 16, MT * 16);
+  storeRows<T, D>(a, t, kvHead, shared, 0, warp * MT * 16, MT * 16);
 }
 
 template <class T, int D, int MT> void start(const Context& c, PrefillArgs a, int64_t rows) {
