@@ -103,6 +103,16 @@ describe('commands', () => {
     expect([wrong.status, wrong.stdout]).toEqual([1, expect.stringMatching(/NOT verified\n$/)])
   })
 
+  test('inspect --step shows a decode step before and after fusion, without a GPU', async () => {
+    const { status, stdout } = await aphrodite(['inspect', fixture('qwen3'), '--step', '--batch', '2', '--context', '100'])
+    expect(status).toBe(0)
+    expect(stdout).toMatch(/a decode step of 2 sequences, 100 tokens of context each, in bfloat16 on cuda/)
+    expect(stdout).toMatch(/as the model enqueues it: 31 ops\n.*\n.*\n.*\n {2}2 ×\n {4}addRmsNorm/)
+    expect(stdout).toMatch(/as it is launched: 16 ops/)
+    expect(stdout).toMatch(/fusedAttention\(norms, rotary, cache\) +out bf16 \[2, 128\], cache bf16 ← q bf16 \[2, 4, 32\]/)
+    expect(stdout).toMatch(/ 2 {2}norms, rotation and cache in attention/)
+  })
+
   test('inspect shows config, memory plan and weights without loading', async () => {
     const { status, stdout } = await aphrodite(['inspect', modelPath, '--weights'])
     expect(status).toBe(0)

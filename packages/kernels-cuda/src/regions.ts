@@ -78,7 +78,8 @@ export class ByteSet {
   }
 
   add(region: Region): void {
-    if (region.rows > 0) this.#edges = merged(this.#edges, edgesOf(region), (a, b) => a || b)
+    if (region.rows === 0) return
+    this.#edges = this.isEmpty ? edgesOf(region) : merged(this.#edges, edgesOf(region), (a, b) => a || b)
   }
 
   subtract(region: Region): void {
