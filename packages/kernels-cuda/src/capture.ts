@@ -1,4 +1,4 @@
-import type { Graph, Kernels } from '@aphrodite/tensor'
+import type { Graph, Kernels, Tensor } from '@aphrodite/tensor'
 import { kernelsCudaError } from './errors.ts'
 import { fusedAttention, fusedAttentionFits, fusedRotaryWrite, fusedRotaryWriteFits, type NativeFusedAttention } from './fused-attention.ts'
 import type { FusedFits } from './fused-kernels.ts'
@@ -6,7 +6,7 @@ import { fusedLinear, fusedLinearFits, type NativeFusedLinear } from './fused-li
 import { fuse } from './fusion.ts'
 import type { Entry } from './fusion-list.ts'
 import { Recorder } from './recorder.ts'
-import { regionOf } from './regions.ts'
+import { isSameRegion, regionOf } from './regions.ts'
 import { changes, type Layout } from './step-accesses.ts'
 import { type Call, type Collective, launch, type StepOps } from './step-list.ts'
 
@@ -89,11 +89,10 @@ export const nativeFits = (native: NativeFusedAttention & NativeFusedLinear, con
   rotaryWrite: (...call) => fusedRotaryWriteFits(...call),
 })
 
-/** Whether nothing in the step has changed the tables that attention goes by, nor its cache, before call i. */
+/** Whether nothing in the step has changed, before call i, what attention goes by (all but q, k and v), nor its cache. */
 function isSettled(entries: readonly Entry[], i: number): boolean {
   const { call, extents } = entries[i]! as Entry & { call: Call<'fusedAttention'> }
-  const [, , , , , { queryStarts, contextLengths, pageTables, slots }, , { positions, cosSin, options }] = call.args
-  const tables = [queryStarts, contextLengths, pageTables, slots, positions, cosSin, options.selector]
-  const regions = [...tables.flatMap((t) => (t ? [regionOf(t)] : [])), ...extents.touches]
-  return entries.slice(0, i).every((earlier) => regions.every((r) => !changes(earlier.extents, r)))
+  const tokens = call.args.slice(1, 4).map((t) => regionOf(t as Tensor))
+  const before = [...extents.inputs.filter((r) => !tokens.some((t) => isSameRegion(r, t))), ...extents.touches]
+  return entries.slice(0, i).every((earlier) => before.every((r) => !changes(earlier.extents, r)))
 }

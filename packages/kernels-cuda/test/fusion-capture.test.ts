@@ -88,12 +88,13 @@ describe('a captured step', () => {
 
 describe('attention in a captured step', () => {
   /** The last number that crosses: whether its tables hold still from the first kernel on. */
-  const settled = (before: (positions: Tensor) => void): number => {
+  const settled = (before: (positions: Tensor, norm: Tensor) => void): number => {
     const [q, k, out] = [b.temporary(1, 4, 8), b.temporary(1, 2, 8), b.temporary(1, 32)]
     const ints = (...shape: number[]) => b.arena.empty(shape, 'i32')
     const shape = { kvHeads: 2, keyDim: 8, valueDim: 8, dtype: 'f32' as const }
     const cache = new PagedCache(b.arena.reserve(b.device.pageBytes(shape)), shape, 1)
     const positions = ints(1)
+    const norm = b.vector(8)
     const batch = {
       slots: ints(1),
       queryStarts: ints(2),
@@ -103,7 +104,9 @@ describe('attention in a captured step', () => {
       maxContextLength: 16,
     }
     steps.capture(() => {
-      before(positions)
+      before(positions, norm)
+      steps.kernels.rmsNorm(q, q, norm, 1e-6, 0)
+      steps.kernels.rmsNorm(k, k, norm, 1e-6, 0)
       steps.kernels.rotary(q, k, positions, b.arena.empty([16, 8], 'f32'), {})
       steps.kernels.writeCache(cache, k, k, batch.slots)
       steps.kernels.pagedAttention(out, q, cache, batch, { scale: 1 })
@@ -117,5 +120,7 @@ describe('attention in a captured step', () => {
   })
   test('waits where something does', () => {
     expect(settled((positions) => steps.kernels.copy(positions, b.arena.empty([1], 'i32')))).toBe(0)
+    log = []
+    expect(settled((_, norm) => steps.kernels.fill(norm, 1))).toBe(0)
   })
 })
