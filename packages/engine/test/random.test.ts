@@ -115,7 +115,9 @@ const MODES = [
 describe.each(MODES)('$mode', ({ lazy, asyncScheduling }) => {
   test.each(SETTINGS)('$requests overlapping requests, each as alone: $name', async (setting) => {
     const { name, kinds, blocks, options, captures = false, trouble = 0 } = setting
-    const requests = setting.requests * (lazy === (asyncScheduling === 'auto') ? 1 : 0.5)
+    // All of them where steps overlap and where they do not, a part on the ways between.
+    const share = lazy === (asyncScheduling === 'auto') ? 1 : 0.25
+    const requests = setting.requests * share
     const random = new Random(name.length * 7919 + requests)
     const fake = new FakeDevice({ captures })
     const device = lazy ? lazyDevice(fake) : fake
@@ -219,17 +221,17 @@ describe.each(MODES)('$mode', ({ lazy, asyncScheduling }) => {
     const stats = core.stats()
     expect(alive.size).toBe(0)
     expect(checked).toBeGreaterThanOrEqual(requests - failed)
-    if (trouble > 0) expect(failed).toBeGreaterThan(20)
+    if (trouble > 0) expect(failed).toBeGreaterThan(20 * share * share)
     expect(failed).toBeLessThan(requests / 2)
     expect(aborts).toBeGreaterThan(0)
     if (process.env['ENGINE_STATS'])
       console.log(name, JSON.stringify(stats), 'aborts', aborts, 'failed', failed, 'calls', JSON.stringify(fake.calls))
-    if (blocks > 0 && kinds[0] !== kinds[1]) expect(stats.preemptions).toBeGreaterThan(trouble > 0 ? 5 : 30)
-    if (core.options.enablePrefixCaching && !kinds.includes('state')) expect(stats.prefixHitTokens).toBeGreaterThan(1000)
+    if (blocks > 0 && kinds[0] !== kinds[1]) expect(stats.preemptions).toBeGreaterThan((trouble > 0 ? 5 : 30) * share * share)
+    if (core.options.enablePrefixCaching && !kinds.includes('state')) expect(stats.prefixHitTokens).toBeGreaterThan(1000 * share)
     const overlapping = asyncScheduling === 'auto' ? lazy : asyncScheduling
     if (overlapping) expect(fake.calls['feedTokens']).toBeGreaterThan(100)
     else expect(fake.calls['feedTokens']).toBeUndefined()
-    if (captures) expect(fake.replays).toBeGreaterThan(100)
+    if (captures) expect(fake.replays).toBeGreaterThan(100 * share)
     core.close()
     expect(fake.graphs).toBe(0)
     expect(fake.allocated.size).toBe(0)
