@@ -45,8 +45,10 @@ export function openDevice(options: ResolvedOptions, say: (message: string) => v
     const { devices, reason } = probeCuda()
     const usable = devices.filter((d) => d.reason === undefined)
     if (options.device === 'auto') {
-      if (usable[0]) return createCudaDevice({ index: usable[0].index })
-      say(`device: cpu, since there is no CUDA device (${devices[0]?.reason ?? reason ?? 'none was found'})`)
+      const why = devices[0]?.reason ?? reason ?? 'none was found'
+      const opened = usable[0] ? openOrReason(usable[0].index) : `there is no CUDA device (${why})`
+      if (typeof opened !== 'string') return opened
+      say(`device: cpu, since ${opened}`)
     } else {
       const asked = options.device.includes(':') ? Number(options.device.slice('cuda:'.length)) : (usable[0]?.index ?? 0)
       const found = devices[asked]
@@ -61,4 +63,12 @@ export function openDevice(options: ResolvedOptions, say: (message: string) => v
     }
   }
   return createCpuDevice({ pin: options.pinThreads, ...(options.threads !== undefined && { threads: options.threads }) })
+}
+
+function openOrReason(index: number): CudaDevice | string {
+  try {
+    return createCudaDevice({ index })
+  } catch (error) {
+    return `GPU ${index} could not be opened (${error instanceof Error ? error.message : String(error)})`
+  }
 }
