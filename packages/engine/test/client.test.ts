@@ -1,5 +1,6 @@
 import { MessageChannel, type MessagePort } from 'node:worker_threads'
 import { AphroditeError } from '@aphrodite/tensor'
+import { lazyDevice } from '@aphrodite/testing'
 import { afterEach, describe, expect, test } from 'vitest'
 import {
   type ConnectedEngine,
@@ -35,10 +36,10 @@ interface Setup {
   served?: Promise<void>
 }
 
-function makeCore() {
+function makeCore(lazy = false) {
   const device = new FakeDevice()
   const model = new FakeModel(device, KINDS)
-  return { device, model, core: new EngineCore({ model, device, kvCacheBytes: 64 * 200 }) }
+  return { device, model, core: new EngineCore({ model, device: lazy ? lazyDevice(device) : device, kvCacheBytes: 64 * 200 }) }
 }
 const open: ConnectedEngine[] = []
 const WAYS: Record<string, () => Promise<Setup>> = {
@@ -46,12 +47,17 @@ const WAYS: Record<string, () => Promise<Setup>> = {
     const made = makeCore()
     return { ...made, engine: inProcessEngine(made.core) }
   },
-  'over a port': async () => {
-    const made = makeCore()
-    const { port1, port2 } = new MessageChannel()
-    const served = serveEngine(port2, made.core)
-    return { ...made, engine: await connectEngine(port1), served, ports: [port1, port2] }
+  'over a port': () => overPort(makeCore()),
+  'in process, where steps overlap': async () => {
+    const made = makeCore(true)
+    return { ...made, engine: inProcessEngine(made.core) }
   },
+  'over a port, where steps overlap': () => overPort(makeCore(true)),
+}
+async function overPort(made: ReturnType<typeof makeCore>): Promise<Setup> {
+  const { port1, port2 } = new MessageChannel()
+  const served = serveEngine(port2, made.core)
+  return { ...made, engine: await connectEngine(port1), served, ports: [port1, port2] }
 }
 afterEach(async () => {
   for (const engine of open.splice(0)) await engine.close()

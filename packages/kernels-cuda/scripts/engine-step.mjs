@@ -139,7 +139,10 @@ if (values.load) {
     const opened = performance.now() - begun
     const atStart = captures.length
     let state = 1
-    const random = () => 100 + (((state = (Math.imul(state, 1103515245) + 12345) >>> 0) >>> 8) % 925)
+    const random = () => {
+      state = (Math.imul(state, 1103515245) + 12345) >>> 0
+      return 100 + ((state >>> 8) % 925)
+    }
     let wanted = 0
     for (let i = 0; i < 256; i++) {
       const [inputs, outputs] = [random(), random()]
