@@ -28,7 +28,9 @@ struct CublasLt {
   enum OperationAttribute : int { transA = 3, transB = 4, epilogue = 7, biasPointer = 8, biasType = 26 };
   enum Transpose : int32_t { none = 0, transpose = 1 };
   enum Epilogue : uint32_t { epilogueNone = 1, epilogueBias = 4 };
-  enum PreferenceAttribute : int { maxWorkspaceBytes = 1, alignmentA = 5, alignmentB = 6, alignmentC = 7, alignmentD = 8 };
+  /// Where k is divided: parts are added in the sums' type (not in out's, which would round more than once).
+  enum ReductionScheme : uint32_t { reduceSums = 2 };
+  enum PreferenceAttribute : int { maxWorkspaceBytes = 1, reductionSchemes = 3, alignmentA = 5, alignmentB = 6, alignmentC = 7, alignmentD = 8 };
 
   Status (*create)(Handle*);
   Status (*destroy)(Handle);

@@ -72,8 +72,9 @@ class BlasLt final : public Blas {
     if (f_.create(&handle_) != 0) handle_ = nullptr;
     if (!handle_ || f_.preferenceCreate(&preference_) != 0) return;
     const uint64_t workspace = kBlasWorkspace;
-    const uint32_t wAlignment = 256, alignment = 16;
-    good_ = prefer(CublasLt::maxWorkspaceBytes, workspace) && prefer(CublasLt::alignmentA, wAlignment) && prefer(CublasLt::alignmentB, alignment) &&
+    const uint32_t wAlignment = 256, alignment = 16, schemes = CublasLt::reduceSums;
+    good_ = prefer(CublasLt::maxWorkspaceBytes, workspace) && prefer(CublasLt::reductionSchemes, schemes) &&
+            prefer(CublasLt::alignmentA, wAlignment) && prefer(CublasLt::alignmentB, alignment) &&
             prefer(CublasLt::alignmentC, alignment) && prefer(CublasLt::alignmentD, alignment);
   }
   ~BlasLt() override {
