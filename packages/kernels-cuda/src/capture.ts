@@ -3,6 +3,7 @@ import { kernelsCudaError } from './errors.ts'
 import { fusedAttention, fusedAttentionFits, fusedRotaryWrite, fusedRotaryWriteFits, type NativeFusedAttention } from './fused-attention.ts'
 import type { FusedFits } from './fused-kernels.ts'
 import { fusedLinear, fusedLinearFits, type NativeFusedLinear } from './fused-linear.ts'
+import { fusedNorms, fusedNormsFits, type NativeFusedNorms } from './fused-norms.ts'
 import { fuse } from './fusion.ts'
 import type { Entry } from './fusion-list.ts'
 import { Recorder } from './recorder.ts'
@@ -10,7 +11,7 @@ import { isSameRegion, regionOf } from './regions.ts'
 import { changes, type Layout } from './step-accesses.ts'
 import { type Call, type Collective, launch, type StepOps } from './step-list.ts'
 
-export interface NativeCapture extends NativeFusedAttention, NativeFusedLinear {
+export interface NativeCapture extends NativeFusedAttention, NativeFusedLinear, NativeFusedNorms {
   /** Ops are captured instead of done from here … */
   beginCapture(context: number): void
   /** … to here. keep 1: the graph's handle; 0: it is thrown away. */
@@ -39,6 +40,7 @@ export class StepCapture {
     this.#ops = {
       ...immediate,
       fusedLinear: (...call) => fusedLinear(native, context, ...call),
+      fusedNorms: (...call) => fusedNorms(native, context, ...call),
       fusedAttention: (...call) => fusedAttention(native, context, false, ...call),
       fusedRotaryWrite: (...call) => fusedRotaryWrite(native, context, ...call),
       collective: (work) => work.launch(),
@@ -85,6 +87,7 @@ export class StepCapture {
 /** What the addon says to each question of the rules. */
 export const nativeFits = (native: NativeFusedAttention & NativeFusedLinear, context: number): FusedFits => ({
   linear: (...call) => typeof native.fusedLinearFits === 'function' && fusedLinearFits(native, context, ...call),
+  norms: (...call) => fusedNormsFits(...call),
   attention: (...call) => fusedAttentionFits(native, context, ...call),
   rotaryWrite: (...call) => fusedRotaryWriteFits(...call),
 })

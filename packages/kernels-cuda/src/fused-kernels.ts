@@ -33,6 +33,8 @@ export interface RotaryExtras {
 export interface FusedOps {
   /** out [m, n] (or [m, n / 2]) = x [m, k] · weight [n, k]ᵀ, and what `extras` say. x and out do not overlap. */
   fusedLinear(out: Tensor, x: Tensor, weight: PackedWeight, extras: LinearExtras): void
+  /** residual += rmsNorm(x, first); out = rmsNorm(residual, second): rows [m, n]. out may be x. */
+  fusedNorms(out: Tensor, residual: Tensor, x: Tensor, first: NormOf, second: NormOf): void
   /**
    * One query a sequence: q and k are normalised and turned, k and v written into their slots, and out [tokens, heads · valueDim]
    * is their attention. q, k and v are left as they are.
@@ -54,6 +56,7 @@ export interface FusedOps {
 /** Whether a device has a fused kernel for these arguments, and is not slower with it. */
 export interface FusedFits {
   linear(...args: Parameters<FusedOps['fusedLinear']>): boolean
+  norms(...args: Parameters<FusedOps['fusedNorms']>): boolean
   attention(...args: Parameters<FusedOps['fusedAttention']>): boolean
   rotaryWrite(...args: Parameters<FusedOps['fusedRotaryWrite']>): boolean
 }

@@ -1,5 +1,5 @@
 import { Tensor } from '@aphrodite/tensor'
-import { ByteSet, isSameRegion, regionOf } from './regions.ts'
+import { ByteSet, isSameView, regionOf } from './regions.ts'
 import { accessOf, changes, type Extents, extentsOf, type Layout } from './step-accesses.ts'
 import type { Call, OpName } from './step-list.ts'
 
@@ -9,10 +9,6 @@ export interface Entry {
   readonly extents: Extents
   readonly rules: readonly string[]
 }
-
-/** The same elements, whatever shape they are seen in. */
-export const isSameView = (a: Tensor, b: Tensor): boolean =>
-  a.address === b.address && a.dtype === b.dtype && isSameRegion(regionOf(a), regionOf(b))
 
 /** The calls of a step with what links them: who wrote what a call reads, who reads what it wrote. */
 export class FusionList {

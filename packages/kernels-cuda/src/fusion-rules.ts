@@ -1,8 +1,8 @@
 import type { PackedWeight, Tensor } from '@aphrodite/tensor'
 import type { FusedFits, LinearExtras, RotaryExtras } from './fused-kernels.ts'
 import type { FusionRule, Replacement } from './fusion.ts'
-import { type FusionList, isSameView } from './fusion-list.ts'
-import { overlaps, regionOf } from './regions.ts'
+import type { FusionList } from './fusion-list.ts'
+import { isSameView, overlaps, regionOf } from './regions.ts'
 import { type Call, callOf } from './step-list.ts'
 
 /**
@@ -39,6 +39,21 @@ export const FUSION_RULES: readonly FusionRule[] = [
           { at: i, call: norm },
         ],
       }
+    },
+  },
+  {
+    name: 'norm adds to the residual, then norm',
+    ops: ['rmsNorm', 'addRmsNorm'],
+    from: 'addRmsNorm',
+    match(list, i, fits) {
+      const [out, residual, x, weight, eps, weightOffset] = list.at(i, 'addRmsNorm')!.args
+      const at = list.producer(i, x)
+      const first = list.at(at, 'rmsNorm')?.args
+      // Of whole rows, not of heads.
+      if (!first || x.shape.length !== 2 || first[0].shape.length !== 2 || areMixed(out, residual)) return undefined
+      const norm = { weight: first[2], eps: first[3], weightOffset: first[4] }
+      const call = callOf('fusedNorms', out, residual, first[1], norm, { weight, eps, weightOffset })
+      return fits.norms(...call.args) ? { removed: [at, i], added: [{ at: i, call }] } : undefined
     },
   },
   {

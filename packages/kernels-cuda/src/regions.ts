@@ -45,6 +45,9 @@ export function regionOf({ address, dtype, shape, strides, block }: Tensor): Reg
 export const isSameRegion = (a: Region, b: Region): boolean =>
   a.start === b.start && a.rowBytes === b.rowBytes && a.rows === b.rows && (a.rows <= 1 || a.stride === b.stride)
 
+/** The same elements, whatever shape they are seen in. */
+export const isSameView = (a: Tensor, b: Tensor): boolean => a.dtype === b.dtype && isSameRegion(regionOf(a), regionOf(b))
+
 const endOf = (r: Region): number => (r.rows === 0 ? r.start : r.start + (r.rows - 1) * r.stride + r.rowBytes)
 
 /** Whether they have a byte in common. */

@@ -1,5 +1,5 @@
 import { type Device, type PackedWeight, PagedCache, Tensor } from '@aphrodite/tensor'
-import { contiguous, overlaps, type Region, regionOf } from './regions.ts'
+import { contiguous, isSameView, overlaps, type Region, regionOf } from './regions.ts'
 import type { Call, OpName, StepOps } from './step-list.ts'
 
 export type Operands = Readonly<Record<string, Tensor | PackedWeight | PagedCache | undefined>>
@@ -45,6 +45,13 @@ const ACCESSES: { readonly [K in OpName]: (args: Parameters<StepOps[K]>) => Acce
   fusedLinear: ([out, x, weight, { bias, norm, residual }]) => {
     const reads = { x, weight, norm: norm?.weight, bias }
     return residual ? { updates: { out }, reads } : { writes: { out }, reads }
+  },
+  // A row is read whole before it is written, by the same block.
+  fusedNorms: ([out, residual, x, first, second]) => {
+    const weights = { first: first.weight, second: second.weight }
+    return isSameView(out, x)
+      ? { updates: { out, residual }, reads: weights }
+      : { writes: { out }, updates: { residual }, reads: { x, ...weights } }
   },
   fusedAttention: ([out, q, k, v, cache, batch, { alibiSlopes, sinks }, rotary]) => {
     const { slots, queryStarts, contextLengths, pageTables } = batch

@@ -1,6 +1,7 @@
 import { type Device, measuringDevice, type NativeOps, nativeKernels } from '@aphrodite/tensor'
 import type { CudaDevice } from './device.ts'
 import type { FusedFits } from './fused-kernels.ts'
+import { fusedNormsFits } from './fused-norms.ts'
 import { fuse } from './fusion.ts'
 import { packedBytes, pageBytes } from './layouts.ts'
 import { Recorder } from './recorder.ts'
@@ -53,6 +54,7 @@ const assumedFits: FusedFits = {
     const tokens = x.dim(0)
     return format !== 'f32' && (norm ? tokens <= 4 : tokens <= 16 && x.dtype === format)
   },
+  norms: (...call) => fusedNormsFits(...call),
   attention(_out, q, k, v, { shape }) {
     const { dtype, keyDim, valueDim } = shape
     const dims = [keyDim, valueDim].every((dim) => dim <= 256 && dim % 8 === 0)

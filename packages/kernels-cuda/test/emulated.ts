@@ -32,6 +32,11 @@ export function emulated(device: Device, kernels: Kernels = device.kernels): Ste
       else if (product.dtype === out.dtype) kernels.copy(out, product)
       else kernels.linear(out, input, weight, bias)
     },
+    fusedNorms(out, residual, x, first, second) {
+      const added = arena.empty(x.shape, x.dtype)
+      kernels.rmsNorm(added, x, first.weight, first.eps, first.weightOffset)
+      kernels.addRmsNorm(out, residual, added, second.weight, second.eps, second.weightOffset)
+    },
     fusedAttention(out, q, k, v, cache, batch, options, rotary) {
       const ownQ = copyOf(q)
       const ownK = copyOf(k)
@@ -54,4 +59,4 @@ function addTo(kernels: Kernels, arena: Arena, out: Tensor, x: Tensor): void {
   else kernels.addRmsNorm(arena.empty(x.shape, x.dtype), out, x, arena.empty([x.lastDim], x.dtype), 1, 0)
 }
 
-export const everythingFits: FusedFits = { linear: () => true, attention: () => true, rotaryWrite: () => true }
+export const everythingFits: FusedFits = { linear: () => true, norms: () => true, attention: () => true, rotaryWrite: () => true }

@@ -46,7 +46,7 @@ describe('a fused step computes what the step computes', () => {
       const step = new DecodeStep(await model(), { contexts: [12, 33] })
       for (let i = 0; i < 6; i++) {
         const some = () => random.uniform() < 0.6
-        const fits: FusedFits = { linear: some, attention: some, rotaryWrite: some }
+        const fits: FusedFits = { linear: some, norms: some, attention: some, rotaryWrite: some }
         const rules = [...FUSION_RULES].filter(some).sort(() => random.uniform() - 0.5)
         expectEqual(step, fused(step, fits, rules))
       }
@@ -76,8 +76,8 @@ describe('what a layer becomes', () => {
     ])
   })
 
-  test('hf/gemma2: norms on both sides of a block stay ops', async () => {
-    const layer = ['fusedLinear', 'fusedAttention', 'linear', 'rmsNorm', 'addRmsNorm', 'fusedLinear', 'linear', 'rmsNorm', 'addRmsNorm']
+  test('hf/gemma2: seven ops, as norms stand on both sides of a block', async () => {
+    const layer = ['fusedLinear', 'fusedAttention', 'linear', 'fusedNorms', 'fusedLinear', 'linear', 'fusedNorms']
     expect(opsOf(new DecodeStep(await open('hf/gemma2')))).toEqual(
       ['embedding', 'scale', ...layer, 'linear', ...layer.slice(1), 'linear', 'softCap'], // the first norm is inside its linear
     )

@@ -214,6 +214,45 @@ describe('other rules', () => {
     expect(b.fuse(first(0), { keep: [y] })).toEqual(['rmsNorm'])
     expect(b.fuse(first(1), { keep: [y] })).toEqual(['fill', 'addRmsNorm'])
   })
+  test('a norm before the sum, of whole rows', () => {
+    const chain = (first: () => void) => () => {
+      first()
+      b.kernels.addRmsNorm(x, residual, y, norm, 1e-5, 0)
+    }
+    expect(
+      b.fuse(
+        chain(() => b.kernels.rmsNorm(y, x, norm, 1e-5, 0)),
+        { keep: [x] },
+      ),
+    ).toEqual(['fusedNorms'])
+    expect(
+      b.fuse(
+        chain(() => b.kernels.rmsNorm(y, z, norm, 1e-5, 0)),
+        { keep: [x] },
+      ),
+    ).toEqual(['fusedNorms'])
+    expect(
+      b.fuse(
+        chain(() => b.kernels.rmsNorm(y, y, norm, 1e-5, 0)),
+        { keep: [x] },
+      ),
+    ).toEqual(['fusedNorms'])
+    expect(
+      b.fuse(
+        chain(() => b.kernels.rmsNorm(y, x, norm, 1e-5, 0)),
+        { keep: [x, y] },
+      ),
+    ).toEqual(['rmsNorm', 'addRmsNorm'])
+    expect(
+      b.fuse(
+        chain(() => b.kernels.rmsNorm(y, residual, norm, 1e-5, 0)),
+        { keep: [x] },
+      ),
+    ).toEqual(['rmsNorm', 'addRmsNorm'])
+    const heads = b.vector(4)
+    const perHead = () => b.kernels.rmsNorm(y.view(2, 2, 4), x.view(2, 2, 4), heads, 1e-5, 0)
+    expect(b.fuse(chain(perHead), { keep: [x] })).toEqual(['rmsNorm', 'addRmsNorm'])
+  })
   test('a row among several is gathered', () => {
     const rows = b.arena.empty([1], 'i32')
     const last = b.temporary(1, 8)

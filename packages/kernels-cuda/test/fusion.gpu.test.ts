@@ -46,8 +46,8 @@ class Pair extends Bench {
     return tensor
   }
   /** What is read here and nowhere afterwards. */
-  passing(shape: readonly number[]): Tensor {
-    const tensor = this.workspace.empty(shape, 'bf16')
+  passing(shape: readonly number[], dtype: FloatDType = 'bf16'): Tensor {
+    const tensor = this.workspace.empty(shape, dtype)
     tensor.block.live = false
     this.#inputs.push({ tensor, values: this.random.normals(tensor.size) })
     return tensor
@@ -122,6 +122,35 @@ describe.skipIf(!gpu)('each rule on a GPU', () => {
       k.addRmsNorm(out, residual, y, norm, 1e-5, 0)
     }
     p.expectAgreement('linear adds to the residual, then norm', enqueue, [residual, out])
+  })
+
+  test.each<[number, number, FloatDType, FloatDType]>([
+    [1, 1152, 'bf16', 'f32'],
+    [5, 2304, 'bf16', 'bf16'],
+    [3, 640, 'f16', 'f32'],
+    [2, 12_000, 'bf16', 'f32'],
+    [300, 256, 'f32', 'f32'],
+  ])('norm adds to the residual, then norm: %i tokens of %i %s, residual %s', (tokens, n, type, sum) => {
+    const p = new Pair()
+    const [x, residual, first, second] = [
+      p.passing([tokens, n], type),
+      p.floats([tokens, n], sum),
+      p.floats([n], type),
+      p.floats([n], type),
+    ]
+    const out = p.floats([tokens, n], type)
+    const enqueue = (k: Kernels) => {
+      k.rmsNorm(x, x, first, 1e-6, 1)
+      k.addRmsNorm(out, residual, x, second, 1e-5, 0)
+    }
+    p.expectAgreement('norm adds to the residual, then norm', enqueue, [residual, out])
+    const again = new Pair()
+    const [y, h, f, s] = [again.floats([tokens, n], type), again.floats([tokens, n], sum), again.floats([n], type), again.floats([n], type)]
+    const inPlace = (k: Kernels) => {
+      k.rmsNorm(y, y, f, 1e-6, 0)
+      k.addRmsNorm(y, h, y, s, 1e-5, 0)
+    }
+    again.expectAgreement('norm adds to the residual, then norm', inPlace, [h, y])
   })
 
   test.each([1, 5])('linear adds to what is there: %i tokens', (tokens) => {

@@ -1,0 +1,144 @@
+// Where the time of a captured decode step goes: the step as it is launched, the same unfused, and each kind of call alone, one
+// after the other as in the step. node packages/kernels-cuda/scripts/bench-step.mjs [shape] [sequences] [context]
+import { readFileSync } from 'node:fs'
+import { cachingLayers, unquantized } from '../../layers/dist/index.js'
+import { ModelRegistry } from '../../models/dist/index.js'
+import { Arena, nativeKernels, PAGE_TOKENS, PagedCache, singleRank, Tensor, Workspace } from '../../tensor/dist/index.js'
+import { nativeFits } from '../dist/capture.js'
+import { createCudaDevice } from '../dist/device.js'
+import { fusedAttention, fusedRotaryWrite } from '../dist/fused-attention.js'
+import { fusedLinear } from '../dist/fused-linear.js'
+import { fusedNorms } from '../dist/fused-norms.js'
+import { fuse } from '../dist/fusion.js'
+import { packedBytes, pageBytes } from '../dist/layouts.js'
+import { loadNative } from '../dist/native.js'
+import { Recorder } from '../dist/recorder.js'
+import { textOf } from '../dist/step-text.js'
+
+const [shape = 'qwen3-0.6b', sequences = '1', context = '256'] = process.argv.slice(2)
+const rows = Number(sequences)
+const columns = Math.ceil(Number(context) / PAGE_TOKENS)
+const config = JSON.parse(readFileSync(new URL(`../../cli/shapes/${shape}/config.json`, import.meta.url), 'utf8'))
+
+const real = createCudaDevice()
+const native = loadNative()
+const gpu = native.createContext(0)
+const kernels = nativeKernels(native, gpu)
+const recorder = new Recorder(kernels)
+const device = {
+  kind: 'cuda',
+  kernels: recorder.kernels,
+  supports: () => true,
+  allocate: (bytes) => native.allocate(gpu, bytes),
+  release: (address) => native.release(gpu, address),
+  packedBytes,
+  pageBytes,
+  upload() {},
+  download: (t) => new Float32Array(t.size).fill(1),
+}
+
+const model = await ModelRegistry.create(config)
+const arena = new Arena(device, 1 << 30)
+model.materialize({ device, arena, tp: singleRank, dtype: 'bf16', quantization: unquantized, maxModelLen: 4096 })
+for (const { address, bytes } of arena.slabs) kernels.fill(new Tensor(address, 'bf16', [bytes / 2], [1], arena, { live: true }), 0.01)
+const workspace = new Workspace(device, 2 ** 30)
+const caches = new Arena(device, 1 << 30)
+const ints = (values, ...dims) => {
+  const t = caches.empty(dims.length ? dims : [values.length], 'i32')
+  for (const [i, v] of values.entries()) if (v) kernels.fill(new Tensor(t.address + 4 * i, 'i32', [1], [1], caches, t.block), v)
+  return t
+}
+const pages = rows * columns + 1
+const kvCaches = cachingLayers(model).map((layer) => {
+  const { kvHeads, keyDim, valueDim } = layer.cacheSpec()
+  const s = { kvHeads, keyDim, valueDim, dtype: 'bf16' }
+  return { kind: 'paged', group: 0, pages: new PagedCache(caches.reserve(pages * pageBytes(s)), s, pages) }
+})
+const each = (f) => Array.from({ length: rows }, (_, i) => f(i))
+const last = Number(context) - 1
+const step = {
+  inputIds: ints(each((i) => i + 1)),
+  positions: ints(each(() => last)),
+  promptLengths: ints(each(() => 1)),
+  logitRows: ints(each((i) => i)),
+  kvCaches,
+  workspace,
+  attnMetadata: [
+    {
+      kind: 'paged',
+      slots: ints(each((i) => (1 + i * columns + Math.floor(last / PAGE_TOKENS)) * PAGE_TOKENS + (last % PAGE_TOKENS))),
+      queryStarts: ints([...each((i) => i), rows]),
+      contextLengths: ints(each(() => last + 1)),
+      pageTables: ints(each((i) => Array.from({ length: columns }, (_, c) => 1 + i * columns + c)).flat(), rows, columns),
+      maxQueryLength: 1,
+      maxContextLength: columns * PAGE_TOKENS,
+    },
+  ],
+}
+const tokens = caches.empty([rows], 'i32')
+const floats = (value) => {
+  const t = caches.empty([rows], 'f32')
+  kernels.fill(t, value)
+  return t
+}
+const sampling = {
+  temperature: floats(0),
+  topK: ints(each(() => 0)),
+  topP: floats(1),
+  minP: floats(0),
+  seeds: ints(new Array(rows * 3).fill(0), rows, 3),
+}
+const calls = recorder.record(() => {
+  const logits = workspace.tidy(workspace.empty([1], 'i32'), () => model.logits(model.forward(step), step))
+  recorder.kernels.sample(tokens, logits, sampling)
+  workspace.reset()
+})
+const { entries } = fuse(calls, { fits: nativeFits(native, gpu), layout: device })
+const fused = entries.map((e) => e.call)
+
+const ops = {
+  ...kernels,
+  fusedLinear: (...call) => fusedLinear(native, gpu, ...call),
+  fusedNorms: (...call) => fusedNorms(native, gpu, ...call),
+  fusedAttention: (...call) => fusedAttention(native, gpu, true, ...call),
+  fusedRotaryWrite: (...call) => fusedRotaryWrite(native, gpu, ...call),
+}
+/** Median microseconds of a graph of these calls. */
+function time(list) {
+  native.beginCapture(gpu)
+  for (const { op, args } of list) ops[op](...args)
+  const graph = native.endCapture(gpu, 1)
+  const samples = []
+  for (let i = 0; i < 12; i++) {
+    native.synchronize(gpu)
+    const start = performance.now()
+    for (let j = 0; j < 10; j++) native.replay(gpu, graph)
+    native.synchronize(gpu)
+    samples.push(((performance.now() - start) / 10) * 1000)
+  }
+  native.releaseGraph(gpu, graph)
+  return samples.sort((a, b) => a - b)[6]
+}
+/** Calls of one kind and size. */
+const kindOf = (call) => {
+  const { op, operands } = textOf(call)
+  return call.op.endsWith('inear') ? `${op} ${operands.match(/weight \S+ (\[.*?\])/)[1]}` : op
+}
+const bytesOf = (call) => (call.op.endsWith('inear') ? packedBytes('bf16', call.args[2].outFeatures, call.args[2].inFeatures) : 0)
+
+console.log(`${real.description}: ${shape}, ${rows} sequences, ${context} tokens of context`)
+console.log(
+  `as enqueued ${calls.length} calls ${time(calls).toFixed(0)} us; as launched ${fused.length} calls ${time(fused).toFixed(0)} us`,
+)
+const kinds = new Map()
+for (const call of fused) kinds.set(kindOf(call), [...(kinds.get(kindOf(call)) ?? []), call])
+for (const [kind, list] of kinds) {
+  const us = time(list)
+  const bytes = list.reduce((sum, call) => sum + bytesOf(call), 0)
+  const speed = bytes ? `  ${(bytes / us / 1000).toFixed(0)} GB/s` : ''
+  console.log(
+    `${String(list.length).padStart(4)} x ${kind.padEnd(46)} ${us.toFixed(1).padStart(8)} us  ${(us / list.length).toFixed(2).padStart(7)} each${speed}`,
+  )
+}
+native.destroyContext(gpu)
+real.close()
