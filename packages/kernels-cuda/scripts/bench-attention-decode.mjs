@@ -48,10 +48,9 @@ function fillRandom(address, bytes, dtype) {
   }
 }
 
-async function microseconds(calls, call) {
-  const graph = device.capture(() => {
-    for (let i = 0; i < calls; i++) call(i)
-  })
+/** Of one call, of so many in a graph. */
+async function microseconds(calls, enqueue) {
+  const graph = device.capture(enqueue)
   const times = []
   for (let i = 0; i < REPLAYS; i++) {
     await device.synchronize()
@@ -98,9 +97,16 @@ async function measure({ sequences, context, kvHeads = 8, group = 4, dim = 128, 
     maxQueryLength: 1,
     maxContextLength: context,
   }
-  const q = filled([sequences, heads, dim], dtype, random.normals(sequences * heads * dim))
-  const k = filled([sequences, kvHeads, dim], dtype, random.normals(sequences * kvHeads * dim))
-  const v = filled([sequences, kvHeads, dim], dtype, random.normals(sequences * kvHeads * dim))
+  const calls = Math.max(caches.length, 16)
+  const width = (heads + 2 * kvHeads) * dim
+  const fresh = filled([calls * sequences, width], dtype, random.normals(calls * sequences * width))
+  const rows = arena.empty([calls * sequences, width], dtype)
+  kernels.copy(rows, fresh)
+  const part = (i, from, n) =>
+    rows
+      .narrow(0, i * sequences, sequences)
+      .narrow(1, from * dim, n * dim)
+      .view(sequences, n, dim)
   const out = arena.empty([sequences, heads * dim], dtype)
   const positions = filled(
     [sequences],
@@ -111,13 +117,18 @@ async function measure({ sequences, context, kvHeads = 8, group = 4, dim = 128, 
   const cosSin = filled([context, dim], 'f32', angles)
   const options = { scale: 1 / Math.sqrt(dim) }
 
-  const calls = Math.max(caches.length, 16)
-  const plain = await microseconds(calls, (i) => kernels.pagedAttention(out, q, caches[i % caches.length], batch, options))
-  const fused = await microseconds(calls, (i) => {
-    const cache = caches[i % caches.length]
-    kernels.rotary(q, k, positions, cosSin, {})
-    kernels.writeCache(cache, k, v, batch.slots)
-    kernels.pagedAttention(out, q, cache, batch, options)
+  const plain = await microseconds(calls, () => {
+    for (let i = 0; i < calls; i++) kernels.pagedAttention(out, part(i, 0, heads), caches[i % caches.length], batch, options)
+  })
+  const fused = await microseconds(calls, () => {
+    for (let i = 0; i < calls; i++) {
+      const q = part(i, 0, heads)
+      const k = part(i, heads, kvHeads)
+      kernels.rotary(q, k, positions, cosSin, {})
+      kernels.writeCache(caches[i % caches.length], k, part(i, heads + kvHeads, kvHeads), batch.slots)
+      kernels.pagedAttention(out, q, caches[i % caches.length], batch, options)
+    }
+    kernels.copy(rows, fresh) // nobody needs what was turned in place, so it may stay as it was
   })
   arena.release()
   arena = new Arena(device, 1 << 20)

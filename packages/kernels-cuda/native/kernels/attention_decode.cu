@@ -12,7 +12,7 @@ namespace {
 size_t sharedOf(const DecodePlan& p) {
   const size_t heads = size_t(p.tileHeads), dim = size_t(p.dim), warps = size_t(p.warps);
   const size_t staged = heads * (dim + 8) * 2 + 2 * dim * 2 + warps * dim * 4;
-  const size_t merge = (warps * heads * (dim + 4) + 2 * warps * heads + 2 * heads) * 4;
+  const size_t merge = (warps * heads * (dim + 4) + 2 * warps * heads + 2 * heads) * 4 + warps * 32 * 32;
   const size_t all = size_t(p.ringBytes) + staged;
   return all > merge ? all : merge;
 }
@@ -38,11 +38,11 @@ int kernelDim(const AttentionCall& call) {
 
 void settleDecode(const Context& c, const AttentionCall& call, DecodePlan& p) {
   const int page = int(call.cache.headBytes());
-  auto size = [&] { p.ringBytes = p.warps * kDecodeStages * page, p.sharedBytes = sharedOf(p); };
+  auto size = [&] { p.ringBytes = p.warps * p.stages * page, p.sharedBytes = sharedOf(p); };
   for (size(); p.sharedBytes > size_t(c.sharedBytes) && p.warps > 1; size()) p.warps /= 2;
   const int64_t work = call.sequences * call.cache.kvHeads * p.headTiles;
-  p.sums = reinterpret_cast<float*>(c.scratch);
-  p.states = reinterpret_cast<float2*>(p.sums + work * p.groups * p.tileHeads * p.dim);
+  p.values = reinterpret_cast<float4*>(c.scratch);
+  p.states = reinterpret_cast<float2*>(p.values + work * p.groups * (p.tileHeads * p.dim / 4));
   p.counters = c.counters;
 }
 
@@ -53,27 +53,33 @@ DecodePlan planDecode(const Context& c, const AttentionCall& call) {
   p.tileHeads = group <= 8 ? 8 : 16;
   p.headTiles = int((group + p.tileHeads - 1) / p.tileHeads);
   p.exact = call.cache.keyDim == p.dim && call.cache.valueDim == p.dim && !(p.dim == 256 && p.tileHeads == 16);
-  p.warps = 4, p.cluster = p.groups = 1;
+  p.warps = p.dim > 128 ? 4 : 8, p.stages = kMostDecodeStages, p.cluster = p.groups = 1;
   settleDecode(c, call, p);
 
   const int64_t work = call.sequences * call.cache.kvHeads * p.headTiles;
   int64_t pages = (call.maxContextLength + kPageTokens - 1) / kPageTokens;
   if (call.window > 0 && call.window / kPageTokens + 2 < pages) pages = call.window / kPageTokens + 2;
-  int64_t resident = (c.sharedBytes + 1024) / int64_t(p.sharedBytes + 1024);  // blocks of a multiprocessor
-  resident = resident < 1 ? 1 : resident > 4 ? 4 : resident;
-  // As many blocks as are resident at once, each with two pages at least.
-  int64_t splits = c.sms * resident / work, most = pages / 2;
+  // As many blocks as there are multiprocessors, with a few pages a warp. Clusters merge fastest, but they find room only while
+  // half of the chip is free; groups merge through memory, which pays from a few thousand tokens on.
+  int64_t splits = c.sms / work, most = pages / (2 * p.warps);
   splits = splits < most ? splits : most;
-  if (splits <= 1) return p;
-  if (c.capability >= 90)
-    while (p.cluster * 2 <= splits && p.cluster < kMostDecodeCluster) p.cluster *= 2;
-  // Groups of clusters merge through memory, which takes about as long as a few pages of every warp.
-  int64_t groups = splits / p.cluster;
-  const int64_t worth = pages / (int64_t(p.cluster) * p.warps * 2), floats = int64_t(Context::kScratchBytes / sizeof(float));
-  const int64_t fits = floats / (work * p.tileHeads * (p.dim + 2 * p.cluster));
-  groups = groups < worth ? groups : worth;
-  groups = groups < fits ? groups : fits;
-  if (groups > 1 && work * p.cluster <= int64_t(Context::kCounters)) p.groups = int(groups);
+  const bool clusters = c.capability >= 90;
+  const int64_t half = c.sms / 2 / work;
+  if (splits > 1) {
+    if (clusters && (splits <= half || pages <= 128)) {
+      const int64_t fits = splits < half ? splits : half;
+      while (p.cluster * 2 <= fits && p.cluster < kMostDecodeCluster) p.cluster *= 2;
+    } else {
+      // Much to merge: two blocks share it.
+      p.cluster = clusters && p.tileHeads * p.dim >= 2048 ? 2 : 1;
+      const int64_t fits = int64_t(Context::kScratchBytes) / (work * (p.tileHeads * p.dim / 4) * int64_t(sizeof(float4) + sizeof(float2)));
+      int64_t groups = splits / p.cluster;
+      groups = groups < fits ? groups : fits;
+      if (groups > 1 && work * p.cluster <= int64_t(Context::kCounters)) p.groups = int(groups);
+    }
+  }
+  const int64_t each = (pages + p.warps * p.cluster * p.groups - 1) / (p.warps * p.cluster * p.groups);  // pages of a warp
+  if (each < p.stages) p.stages = int(each < 1 ? 1 : each);
   settleDecode(c, call, p);
   return p;
 }

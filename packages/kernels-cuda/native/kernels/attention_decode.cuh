@@ -7,7 +7,8 @@
 //
 // Page i of a sequence belongs to split i mod splits; a split's pages go round its warps. The splits of a (sequence, kv head) are
 // `cluster` blocks that merge through distributed shared memory, times `groups` of such clusters that merge through scratch
-// memory: the last group to finish takes in the others, always in the same order.
+// memory: the last group to finish takes in the others, always in the same order. A context that is shorter than the plan was
+// made for uses fewer groups; the blocks of the others end at once.
 #pragma once
 #include "attention_decode_plan.h"
 #include "attention_generic_elements.cuh"
@@ -71,13 +72,25 @@ __device__ __forceinline__ void clusterWait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif
 }
-/// A number at an address of this block's shared memory, in the block of another rank.
-__device__ __forceinline__ float loadOfRank(const float* p, int rank) {
+/// Numbers at an address of this block's shared memory, in the block of another rank.
+__device__ __forceinline__ float4 loadOfRank(const float4* p, int rank) {
 #if __CUDA_ARCH__ >= 900
   uint32_t there;
-  float v;
+  float4 v;
   asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(sharedAddress(p)), "r"(rank));
-  asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(v) : "r"(there) : "memory");
+  asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(there) : "memory");
+  return v;
+#else
+  (void)rank;
+  return *p;
+#endif
+}
+__device__ __forceinline__ float2 loadOfRank(const float2* p, int rank) {
+#if __CUDA_ARCH__ >= 900
+  uint32_t there;
+  float2 v;
+  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(sharedAddress(p)), "r"(rank));
+  asm volatile("ld.shared::cluster.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(there) : "memory");
   return v;
 #else
   (void)rank;
@@ -85,19 +98,55 @@ __device__ __forceinline__ float loadOfRank(const float* p, int rank) {
 #endif
 }
 
+// ---- partial results ------------------------------------------------------------------------------------------------------------
+/// A head's softmax over a part of the context: its maximum (in powers of 2), its total, and four of its weighted sums.
+struct Part {
+  float4 value;
+  float2 state;
+};
+/// Parts in their order; those with a maximum of -infinity count for nothing.
+template <int N> __device__ __forceinline__ Part merge(const Part (&parts)[N]) {
+  float most = -INFINITY;
+#pragma unroll
+  for (int i = 0; i < N; i++) most = fmaxf(most, parts[i].state.x);
+  const float base = most == -INFINITY ? 0.f : most;
+  Part all{make_float4(0, 0, 0, 0), make_float2(most, 0)};
+#pragma unroll
+  for (int i = 0; i < N; i++) {
+    const float f = exp2Fast(parts[i].state.x - base);
+    all.state.y = fmaf(f, parts[i].state.y, all.state.y);
+    all.value.x = fmaf(f, parts[i].value.x, all.value.x), all.value.y = fmaf(f, parts[i].value.y, all.value.y);
+    all.value.z = fmaf(f, parts[i].value.z, all.value.z), all.value.w = fmaf(f, parts[i].value.w, all.value.w);
+  }
+  return all;
+}
+/// Part i of `count` comes from load(i), N at a time.
+template <int N, class Load> __device__ __forceinline__ Part mergeAll(int count, Load load) {
+  const Part none{make_float4(0, 0, 0, 0), make_float2(-INFINITY, 0)};
+  Part all = none;
+  for (int i0 = 0; i0 < count; i0 += N) {
+    Part parts[N + 1];
+    parts[0] = all;
+#pragma unroll
+    for (int i = 0; i < N; i++) parts[i + 1] = i0 + i < count ? load(i0 + i) : none;
+    all = merge(parts);
+  }
+  return all;
+}
+
 /// D: the greatest head size, a multiple of 16; Exact: both head sizes are D. HeadTiles: of 8 heads.
 template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bounds__(kMostDecodeWarps * 32) kernel(AttentionCall c, QkvCall x, DecodePlan plan) {
-  constexpr int kHeads = 8 * HeadTiles, kStages = kDecodeStages, kSteps = D / 16;
+  constexpr int kHeads = 8 * HeadTiles, kSteps = D / 16;
   constexpr int kLane = D / 32;                         // elements of a staged row that a lane holds
   constexpr int kStaged = (kHeads + 2 + 3) / 4;         // rows that a warp stages, of four warps or more
   constexpr int kSumRow = D + 4, kQueryRow = D + 8;     // free of bank conflicts
   extern __shared__ __align__(128) char shared[];
-  __shared__ uint64_t full[kMostDecodeWarps * kStages];
+  __shared__ uint64_t full[kMostDecodeWarps * kMostDecodeStages];
   __shared__ bool last;
   pdlTrigger();
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, g = lane >> 2, t = lane & 3;
   const int threads = blockDim.x, warps = threads / 32;
-  const int splits = gridDim.x, split = blockIdx.x, s = blockIdx.z;
+  const int stages = plan.stages, split = blockIdx.x, s = blockIdx.z;
   const int kvHead = blockIdx.y / plan.headTiles, group = int(c.heads) / c.cache.kvHeads;
   const int head0 = kvHead * group + blockIdx.y % plan.headTiles * kHeads;
   const int heads = min(kHeads, (kvHead + 1) * group - head0);
@@ -107,31 +156,35 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
   T* const queries = reinterpret_cast<T*>(shared + plan.ringBytes);  // [kHeads][kQueryRow]
   T* const fresh = queries + kHeads * kQueryRow;                     // [2][D] this token's key and value
   float* const turned = reinterpret_cast<float*>(fresh + 2 * D) + warp * D;
-  const uint32_t ring = sharedAddress(shared) + warp * kStages * slotBytes;
+  const uint32_t ring = sharedAddress(shared) + warp * stages * slotBytes;
 
   if (tid == 0) {
-    for (int i = 0; i < warps * kStages; i++) barrierInit(sharedAddress(full + i), 1);
+    for (int i = 0; i < warps * stages; i++) barrierInit(sharedAddress(full + i), 1);
     barrierInitFence();
   }
   for (int e = tid; e < (kHeads - heads) * kQueryRow / 2; e += threads) reinterpret_cast<uint32_t*>(queries + heads * kQueryRow)[e] = 0;
   if (!plan.settled) pdlWait();
 
   // ---- which pages --------------------------------------------------------------------------------------------------------------
-  const int stride = splits * warps, unit = warp * splits + split;
   const int32_t* const table = c.pageTables + s * c.tableStride;
   auto tableAt = [&](int page) { return page < c.maxPages ? __ldg(table + page) : -1; };
-  int entry = c.window > 0 ? -1 : tableAt(unit + lane * stride);  // page numbers of 32 of this warp's pages, one a lane
+  // Page numbers of 32 of this warp's pages, one a lane; asked for beside the length where they do not depend on it.
+  const bool known = plan.groups == 1 && c.window <= 0;
+  int entry = known ? tableAt(warp * plan.cluster + split + lane * plan.cluster * warps) : -1;
   const int first = c.queryStarts[s], next = c.queryStarts[s + 1];
   const int length = int(min(int64_t(c.contextLengths[s]), c.maxPages * kPageTokens));
+  const int oldest = c.window > 0 && c.window < length ? length - int(c.window) : 0, firstPage = oldest / kPageTokens;
+  const int pages = (length - 1) / kPageTokens - firstPage + 1;
+  const int groups = min(plan.groups, max(1, pages / (plan.cluster * warps))), splits = plan.cluster * groups;
   const bool one = next - first == 1 && first >= 0 && first < c.tokens && length > 0;
   __syncthreads();
-  if (!one) {
+  if (!one || split >= splits) {
     if (plan.settled) pdlWait();
     return;
   }
-  const int oldest = c.window > 0 && c.window < length ? length - int(c.window) : 0, firstPage = oldest / kPageTokens;
-  if (c.window > 0) entry = tableAt(firstPage + unit + lane * stride);
-  const int pages = (length - 1) / kPageTokens - firstPage + 1, count = pages > unit ? (pages - unit + stride - 1) / stride : 0;
+  const int stride = splits * warps, unit = warp * splits + split;
+  if (!known) entry = tableAt(firstPage + unit + lane * stride);
+  const int count = pages > unit ? (pages - unit + stride - 1) / stride : 0;
   const bool owner = plan.fused && (pages - 1) % stride % splits == split;  // the block that has the last page
 
   int slot = 0, phase = 0, filled = 0, bad = 0;  // bad: slots whose page is outside the cache, a bit each
@@ -145,7 +198,7 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
       const uint32_t to = ring + slot * slotBytes;
 #if __CUDA_ARCH__ >= 900
       if (lane == 0) {
-        const uint32_t barrier = sharedAddress(full + warp * kStages + slot);
+        const uint32_t barrier = sharedAddress(full + warp * stages + slot);
         barrierExpect(barrier, slotBytes + nothing);
         bulkLoad(to, from, slotBytes, barrier);
       }
@@ -158,8 +211,7 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
 #endif
     filled++;
   };
-#pragma unroll
-  for (int i = 0; i < kStages; i++) fill(i, 0);
+  for (int i = 0; i < stages; i++) fill(i, 0);
 
   // ---- this token's rows: norm, rotation ------------------------------------------------------------------------------------------
   const int d0 = lane * kLane;
@@ -262,9 +314,12 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
   const int valueToken = (lane & 7) + (lane >> 4) * 8, valueChunk = lane >> 3 & 1;
   for (int j = 0; j < count; j++) {
 #if __CUDA_ARCH__ >= 900
-    barrierWait(sharedAddress(full + warp * kStages + slot), phase);
+    barrierWait(sharedAddress(full + warp * stages + slot), phase);
 #else
-    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 1) : "memory");
+    static_assert(kMostDecodeStages == 3, "as many waits as there may be stages");
+    if (stages == 3) asm volatile("cp.async.wait_group 2;" ::: "memory");
+    else if (stages == 2) asm volatile("cp.async.wait_group 1;" ::: "memory");
+    else asm volatile("cp.async.wait_group 0;" ::: "memory");
     __syncwarp();
 #endif
     const int t0 = (firstPage + unit + j * stride) * kPageTokens;
@@ -279,13 +334,13 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
         for (int i = lane; i < freshChunks; i += 32) storeShared16(keys + placeOf(i, to - 1), freshChunk(i));
       __syncwarp();
     }
-    float scores[HeadTiles][4] = {};
+    float scores[HeadTiles][4] = {}, odd[HeadTiles][4] = {};  // two chains of products
 #pragma unroll
     for (int i = 0; i < kSteps; i++) {
       if (!Exact && i >= keySteps) break;
       const uint4 a = loadMatrices<false>(keys + keyRows.chunk(keyToken, 2 * i + keyChunk));
 #pragma unroll
-      for (int n = 0; n < HeadTiles; n++) mma<T>(scores[n], a, q[i][n][0], q[i][n][1]);
+      for (int n = 0; n < HeadTiles; n++) mma<T>(i % 2 ? odd[n] : scores[n], a, q[i][n][0], q[i][n][1]);
     }
     uint32_t p[HeadTiles][2];
     bool grew = false;
@@ -295,7 +350,7 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
 #pragma unroll
       for (int e = 0; e < 4; e++) {
         const int token = g + (e >> 1) * 8;
-        float v = scores[n][e] * scale;
+        float v = (scores[n][e] + odd[n][e]) * scale;
         if (c.softCap > 0) v = cap * tanhf(v);
         if (c.slopes) v += slopes[n][e & 1] * float(t0 + token - length + 1);
         scores[n][e] = token >= from && token < to ? v : -INFINITY;
@@ -336,13 +391,14 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
     // The slot's next copy may not begin before its loads have ended, so it waits for all products: no sum has the bits of this NaN.
     __syncwarp();
     fill(slot, least == 0x7f800001u);
-    if (++slot == kStages) slot = 0, phase ^= 1;
+    if (++slot == stages) slot = 0, phase ^= 1;
   }
 
   // ---- the block's warps ----------------------------------------------------------------------------------------------------------
-  float* const partial = reinterpret_cast<float*>(shared);        // [warps][kHeads][kSumRow], where the ring was
-  float* const states = partial + warps * kHeads * kSumRow;       // [warps][kHeads] maximum, then [warps][kHeads] total
-  float* const merged = states + 2 * warps * kHeads;              // [kHeads] maximum, [kHeads] total of the block
+  float* const partial = reinterpret_cast<float*>(shared);                           // [warps][kHeads][kSumRow], where the ring was
+  float2* const states = reinterpret_cast<float2*>(partial + warps * kHeads * kSumRow);  // [warps][kHeads]
+  float2* const merged = states + warps * kHeads;                                    // [kHeads] of the block
+  Part* const room = reinterpret_cast<Part*>(merged + kHeads);                       // [threads]
 #pragma unroll
   for (int n = 0; n < HeadTiles; n++)
 #pragma unroll
@@ -359,113 +415,91 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
 #pragma unroll
       for (int i = 0; i < kSteps; i++)
         if (Exact || i < valueSteps) partial[(warp * kHeads + head) * kSumRow + i * 16 + g + (e >> 1) * 8] = sums[i][n][e];
-      if (g == 0 && e < 2) states[warp * kHeads + head] = most[n][e], states[(warps + warp) * kHeads + head] = total[n][e];
+      if (g == 0 && e < 2) states[warp * kHeads + head] = make_float2(most[n][e], total[n][e]);
     }
   __syncthreads();
-  const int valueDim = Exact ? D : c.cache.valueDim, elements = heads * valueDim;
-  const int cluster = plan.cluster, rank = split % cluster;
-  auto finish = [&](int head, int d, float most, float total, float value) {
-    if (c.sinks && most != -INFINITY) total += exp2Fast(__ldg(c.sinks + head0 + head) * kLog2e - most);
-    storeElement(c.outType, c.out, first * c.outStride + int64_t(head0 + head) * valueDim + d, total > 0 ? value / total : 0.f);
-  };
-  auto ofBlock = [&](int head, int d, float& m, float& l) {
-    float v = 0;
-    m = -INFINITY, l = 0;
-    for (int w = 0; w < warps; w++) m = fmaxf(m, states[w * kHeads + head]);
-    const float base = m == -INFINITY ? 0.f : m;
-    for (int w = 0; w < warps; w++) {
-      const float f = exp2Fast(states[w * kHeads + head] - base);
-      l = fmaf(f, states[(warps + w) * kHeads + head], l), v = fmaf(f, partial[(w * kHeads + head) * kSumRow + d], v);
+  // From here on a thread has items: four neighbouring dimensions of a head.
+  const int valueDim = Exact ? D : c.cache.valueDim, headItems = valueDim / 4, items = heads * headItems;
+  const int cluster = plan.cluster, rank = split % cluster, mine = split / cluster;
+  const int outSize = c.outType == DType::f32 ? 4 : 2;
+  const bool outWhole = ((reinterpret_cast<uintptr_t>(c.out) | c.outStride * outSize) & (4 * outSize - 1)) == 0;
+  auto finish = [&](int item, const Part& part) {
+    const int head = item / headItems, d = item % headItems * 4;
+    float total = part.state.y;
+    if (c.sinks && part.state.x != -INFINITY) total += exp2Fast(__ldg(c.sinks + head0 + head) * kLog2e - part.state.x);
+    const float f = total > 0 ? 1.f / total : 0.f;
+    const float v[4] = {part.value.x * f, part.value.y * f, part.value.z * f, part.value.w * f};
+    const int64_t at = first * c.outStride + int64_t(head0 + head) * valueDim + d;
+    if (!outWhole) {
+      for (int i = 0; i < 4; i++) storeElement(c.outType, c.out, at + i, v[i]);
+    } else if (c.outType == DType::f32) {
+      *reinterpret_cast<float4*>(c.out + at * 4) = make_float4(v[0], v[1], v[2], v[3]);
+    } else if (c.outType == DType::bf16) {
+      *reinterpret_cast<uint2*>(c.out + at * 2) = make_uint2(pack2<bf16>(v[0], v[1]), pack2<bf16>(v[2], v[3]));
+    } else {
+      *reinterpret_cast<uint2*>(c.out + at * 2) = make_uint2(pack2<f16>(v[0], v[1]), pack2<f16>(v[2], v[3]));
     }
-    return v;
   };
-  float m, l;
-  if (splits == 1) {
-    for (int e = tid; e < elements; e += threads) {
-      const int head = e / valueDim, d = e % valueDim;
-      const float v = ofBlock(head, d, m, l);
-      finish(head, d, m, l, v);
+  auto sumsAt = [&](int warp, int item) { return reinterpret_cast<float4*>(partial + (warp * kHeads + item / headItems) * kSumRow + item % headItems * 4); };
+  auto ofBlock = [&](int item) {
+    return mergeAll<4>(warps, [&](int w) { return Part{*sumsAt(w, item), states[w * kHeads + item / headItems]}; });
+  };
+  auto ofCluster = [&](int item) {
+    if (cluster == 1) return ofBlock(item);
+    return mergeAll<4>(cluster, [&](int r) { return Part{loadOfRank(sumsAt(0, item), r), loadOfRank(merged + item / headItems, r)}; });
+  };
+  // Each rank of a cluster ends a share of the items.
+  const int per = (items + cluster - 1) / cluster, item0 = min(items, rank * per), share = min(items, item0 + per) - item0;
+  if (cluster > 1) {
+    for (int item = tid; item < items; item += threads) {
+      const Part part = ofBlock(item);
+      *sumsAt(0, item) = part.value;  // which only this thread has read
+      if (item % headItems == 0) merged[item / headItems] = part.state;
     }
-    return;
+    clusterArrive(), clusterWait();
   }
-
-  // ---- the cluster's blocks: each rank takes a share of the numbers -----------------------------------------------------------------
-  for (int e = tid; e < elements; e += threads) {
-    const int head = e / valueDim, d = e % valueDim;
-    const float v = ofBlock(head, d, m, l);
-    partial[head * kSumRow + d] = v;  // read by this thread alone, as warp 0's
-    if (d == 0) merged[head] = m, merged[kHeads + head] = l;
-  }
-  if (cluster > 1) clusterArrive(), clusterWait();
-  else __syncthreads();
-  auto ofCluster = [&](int head, int d, float& m, float& l) {
-    float most[kMostDecodeCluster], total[kMostDecodeCluster], value[kMostDecodeCluster], v = 0;
-    m = -INFINITY, l = 0;
-#pragma unroll
-    for (int r = 0; r < kMostDecodeCluster; r++)
-      if (r < cluster) {
-        most[r] = loadOfRank(merged + head, r), total[r] = loadOfRank(merged + kHeads + head, r);
-        value[r] = loadOfRank(partial + head * kSumRow + d, r);
-      }
-#pragma unroll
-    for (int r = 0; r < kMostDecodeCluster; r++)
-      if (r < cluster) m = fmaxf(m, most[r]);
-    const float base = m == -INFINITY ? 0.f : m;
-#pragma unroll
-    for (int r = 0; r < kMostDecodeCluster; r++)
-      if (r < cluster) {
-        const float f = exp2Fast(most[r] - base);
-        l = fmaf(f, total[r], l), v = fmaf(f, value[r], v);
-      }
-    return v;
-  };
-  if (splits == cluster) {
-    for (int e = rank * threads + tid; e < elements; e += cluster * threads) {
-      const int head = e / valueDim, d = e % valueDim;
-      const float v = ofCluster(head, d, m, l);
-      finish(head, d, m, l, v);
-    }
-    clusterArrive(), clusterWait();  // shared memory is there until everybody has read it
+  if (groups == 1) {
+    for (int i = tid; i < share; i += threads) finish(item0 + i, ofCluster(item0 + i));
+    if (cluster > 1) clusterArrive(), clusterWait();  // shared memory is there until everybody has read it
     return;
   }
 
   // ---- the groups of a (sequence, kv head), through scratch memory --------------------------------------------------------------------
-  const int groups = splits / cluster, mine = split / cluster;
   const int64_t work = int64_t(s) * gridDim.y + blockIdx.y;
-  float* const sumsOf = plan.sums + work * groups * (kHeads * D);
-  float2* const statesOf = plan.states + (work * cluster + rank) * groups * kHeads;
-  for (int e = rank * threads + tid; e < elements; e += cluster * threads) {
-    const int head = e / valueDim, d = e % valueDim;
-    __stcg(sumsOf + mine * (kHeads * D) + e, ofCluster(head, d, m, l));
-  }
-  if (tid < heads) {
-    ofCluster(tid, 0, m, l);
-    __stcg(statesOf + mine * kHeads + tid, make_float2(m, l));
+  constexpr int kItems = kHeads * D / 4;
+  float4* const valuesOf = plan.values + work * plan.groups * kItems + item0;
+  float2* const statesOf = plan.states + work * plan.groups * kItems + item0;
+  for (int i = tid; i < share; i += threads) {
+    const Part part = ofCluster(item0 + i);
+    __stcg(valuesOf + mine * kItems + i, part.value), __stcg(statesOf + mine * kItems + i, part.state);
   }
   if (cluster > 1) clusterArrive();
-  __threadfence();
   __syncthreads();
   if (tid == 0) {
     unsigned int* const counter = plan.counters + work * cluster + rank;
+    __threadfence();
     last = atomicAdd(counter, 1) == unsigned(groups - 1);
     if (last) *counter = 0;
+    __threadfence();
   }
   __syncthreads();
   if (last) {
-    __threadfence();
-    for (int e = rank * threads + tid; e < elements; e += cluster * threads) {
-      const int head = e / valueDim, d = e % valueDim;
-      float v = 0;
-      m = -INFINITY, l = 0;
-#pragma unroll 8
-      for (int i = 0; i < groups; i++) {
-        const float2 state = __ldcg(statesOf + i * kHeads + head);
-        const float value = __ldcg(sumsOf + i * (kHeads * D) + e);
-        const float n = fmaxf(m, state.x), base = n == -INFINITY ? 0.f : n;
-        const float old = exp2Fast(m - base), f = exp2Fast(state.x - base);
-        l = fmaf(f, state.y, l * old), v = fmaf(f, value, v * old), m = n;
+    // Threads beside those that have an item take some of its groups.
+    const int lanes = share < threads ? min(groups, threads / max(share, 1)) : 1;
+    for (int base = 0; base < share; base += threads) {
+      const int i = lanes == 1 ? base + tid : tid % share, sub = lanes == 1 ? 0 : tid / share;
+      Part part;
+      if (i < share && sub < lanes)
+        part = mergeAll<8>((groups - sub + lanes - 1) / lanes, [&](int j) {
+          const int g = sub + j * lanes;
+          return Part{__ldcg(valuesOf + g * kItems + i), __ldcg(statesOf + g * kItems + i)};
+        });
+      if (lanes > 1) {
+        room[tid] = part;
+        __syncthreads();
+        if (sub == 0) part = mergeAll<4>(lanes, [&](int j) { return room[j * share + i]; });
       }
-      finish(head, d, m, l, v);
+      if (i < share && sub == 0) finish(item0 + i, part);
     }
   }
   if (cluster > 1) clusterWait();
