@@ -19,7 +19,32 @@ struct PrefillArgs {
   float scale, cap, capScale;    // of a score in powers of 2; cap > 0: cap · tanh(score · capScale)
   bool skipSingle, transform;    // transform: scores need more than the factor `scale`
   bool vectorQ, vectorOut;       // rows may be moved in 16-byte pieces
+  // The keys of a tile may be split between blocks: sums [split][token][head][partialDim], then their states (SplitState).
+  int splits, partialDim;
+  float* partial;
 };
+
+/// Of a row's part: the reference its weights are relative to, in powers of 2, and their sum.
+struct SplitState {
+  float most, total;
+};
+__host__ __device__ inline SplitState* splitStates(const PrefillArgs& a) {
+  return reinterpret_cast<SplitState*>(a.partial + int64_t(a.splits) * a.tokens * a.heads * a.partialDim);
+}
+/// What number a piece of work is: the last tile first, because it has most to do, then head by head.
+struct WorkNumber {
+  int tile, kvHead, split;
+};
+__device__ __forceinline__ WorkNumber workOf(const PrefillArgs& a, int number) {
+  const int rest = number / a.splits;
+  return {a.tiles - 1 - rest / a.cache.kvHeads, rest % a.cache.kvHeads, number % a.splits};
+}
+/// Narrows the tiles of keys [lowest, last] to those of a split.
+__device__ __forceinline__ void narrow(const PrefillArgs& a, int split, int& lowest, int& last) {
+  const int each = (last - lowest + a.splits) / a.splits;
+  lowest += split * each;
+  last = min(last, lowest + each - 1);
+}
 
 constexpr float kLog2e = 1.4426950408889634f;
 
@@ -35,6 +60,22 @@ struct PrefillTile {
 
 /// Tiles are numbered so that nobody must add up lengths: sequence s owns the numbers from this on, which are never fewer than it needs.
 template <int M> __device__ __forceinline__ int64_t firstTile(const PrefillArgs& a, int s) { return int64_t(a.queryStarts[s]) * a.group / M + s; }
+
+/// The last sequence that `begun` is true of (it is true of the first ones), found by a warp.
+template <class F> __device__ __forceinline__ int sequenceOf(int sequences, F begun) {
+  int low = 0, high = sequences;
+  while (high - low > 1) {
+    const int step = (high - low + 31) / 32, s = low + (threadIdx.x & 31) * step;
+    const int before = __popc(__ballot_sync(~0u, s < high && begun(s)));
+    low += max(before - 1, 0) * step;
+    high = min(high, low + step);
+  }
+  return low;
+}
+
+template <int M> __device__ __forceinline__ int sequenceOfTile(const PrefillArgs& a, int number) {
+  return sequenceOf(a.sequences, [&a, number](int s) { return firstTile<M>(a, s) <= number; });
+}
 
 /// The tile of a number of sequence s. False: no work there.
 template <int M> __device__ __forceinline__ bool tileOf(const PrefillArgs& a, int number, int s, PrefillTile& t) {
@@ -121,6 +162,20 @@ __device__ __forceinline__ void loadQueries(const PrefillArgs& a, const PrefillT
     }
     *reinterpret_cast<uint4*>(shared + rows.chunk(r, c)) = v;
   }
+}
+
+/// Where the numbers of a row's part begin, and its state.
+__device__ __forceinline__ int64_t partialRow(const PrefillArgs& a, const PrefillTile& t, int kvHead, int split, int tileRow) {
+  const int row = t.firstRow + tileRow, token = row / a.group;
+  return (int64_t(split) * a.tokens + t.start + token) * a.heads + kvHead * a.group + row - token * a.group;
+}
+/// Stores a row's part; this lane has columns 8 j + lane % 4 * 2 and the next: o[j * 4], o[j * 4 + 1].
+template <int D> __device__ __forceinline__ void storePartial(const PrefillArgs& a, int64_t row, const float* o, float most, float total) {
+  const int lane = threadIdx.x & 31;
+  float* to = a.partial + row * D + lane % 4 * 2;
+#pragma unroll
+  for (int j = 0; j < D / 8; j++) *reinterpret_cast<float2*>(to + 8 * j) = make_float2(o[4 * j], o[4 * j + 1]);
+  if (lane % 4 == 0) splitStates(a)[row] = {most, total};
 }
 
 /// Stores output rows [first, first + count) that lie there in the same way; by one warp.

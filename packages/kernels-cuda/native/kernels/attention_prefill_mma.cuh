@@ -3,6 +3,7 @@
 // the values arrive, while the values are weighed the next keys; two blocks share a multiprocessor.
 #pragma once
 #include "attention_prefill.cuh"
+#include "attention_prefill_launch.h"
 #include "launch.h"
 
 __device__ __forceinline__ void matrixLoad(uint32_t (&r)[4], uint32_t a) {
@@ -32,8 +33,8 @@ namespace prefillMma {
 
 constexpr int kThreads = 128, kKeys = 64, kPages = kKeys / kPageTokens;
 
-/// Bytes of shared memory: queries, keys, values.
-template <int D, int MT> constexpr int kSharedBytes = (64 * MT + 2 * kKeys) * D * 2;
+/// Bytes of shared memory: queries, keys, values, the number of the block's sequence.
+template <int D, int MT> constexpr int kSharedBytes = (64 * MT + 2 * kKeys) * D * 2 + 16;
 
 /// Starts the copy of a tile's keys or values. `base`: of the head in page 0. Tokens from `valid` on become zeros. Where the cache's
 /// rows are as long as the tile's, pages are copied as they lie; else every chunk is put in its place.
@@ -68,12 +69,12 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
   constexpr int M = 64 * MT, kSteps = D / 16, kScoreTiles = kKeys / 8, kOutTiles = D / 8;
   constexpr PageRows rows(D, 2);
   extern __shared__ __align__(1024) char shared[];
-  __shared__ int found;
   pdlTrigger();
   pdlWait();
-  const int kvHead = blockIdx.x % a.cache.kvHeads;
+  const WorkNumber work = workOf(a, blockIdx.x);
+  const int kvHead = work.kvHead;
   PrefillTile t;
-  if (!findTile<M>(a, a.tiles - 1 - blockIdx.x / a.cache.kvHeads, &found, t)) return;
+  if (!findTile<M>(a, work.tile, reinterpret_cast<int*>(shared + kSharedBytes<D, MT> - 16), t)) return;
 
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   const uint32_t sharedQ = sharedAddress(shared), sharedK = sharedQ + M * D * 2, sharedV = sharedK + kKeys * D * 2;
@@ -82,8 +83,8 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
   const char *keyBase = a.cache.head(0, kvHead), *valueBase = keyBase + keyRows.bytes();
 
   const int firstPosition = t.firstPosition(a.group), lastPosition = t.lastPosition(a.group);
-  const int lowest = a.window ? max(0, firstPosition - a.window + 1) / kKeys : 0;
-  int n = lastPosition < 0 ? -1 : lastPosition / kKeys;
+  int lowest = a.window ? max(0, firstPosition - a.window + 1) / kKeys : 0, n = lastPosition < 0 ? -1 : lastPosition / kKeys;
+  narrow(a, work.split, lowest, n);
   int pages[kPages], nextPages[kPages];
   auto pagesAt = [&](int (&p)[kPages], int n) {
 #pragma unroll
@@ -239,26 +240,34 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
       sum += __shfl_xor_sync(~0u, sum, 1);
       sum += __shfl_xor_sync(~0u, sum, 2);
       const int r = (warp * MT + m) * 16 + h * 8 + lane / 4;
+      if (a.splits > 1) {
+        if (r < t.rows) storePartial<D>(a, partialRow(a, t, kvHead, work.split, r), &o[m][0][2 * h], most[m][h], sum);
+        continue;
+      }
       const float factor = outputScale(most[m][h], sum, a.sinks ? a.sinks + kvHead * a.group + (t.firstRow + r) % a.group : nullptr);
 #pragma unroll
       for (int j = 0; j < kOutTiles; j++)
         *reinterpret_cast<uint32_t*>(shared + rows.chunk(r, j) + lane % 4 * 4) = Pair<T>::pack(o[m][j][2 * h] * factor, o[m][j][2 * h + 1] * factor);
     }
+  if (a.splits > 1) return;
   __syncwarp();
   storeRows<T, D>(a, t, kvHead, shared, 0, warp * MT * 16, MT * 16);
 }
 
-template <class T, int D, int MT> void start(const Context& c, PrefillArgs a, int64_t rows) {
-  a.tiles = int(rows / (64 * MT) + 1 + a.sequences);
-  launch(c, "attention prefill", kernel<T, D, MT>, dim3(unsigned(a.tiles) * a.cache.kvHeads), dim3(kThreads), kSharedBytes<D, MT>, a);
+template <class T, int D, int MT> void start(Context& c, PrefillArgs a, const PrefillShape& shape) {
+  a.tiles = int(shape.rows / (64 * MT) + 1 + a.sequences);
+  splitKeys(c, a, shape, 64 * MT, D, kKeys, 2 * c.sms);
+  const unsigned blocks = unsigned(a.tiles) * a.cache.kvHeads * a.splits;
+  launch(c, "attention prefill", kernel<T, D, MT>, dim3(blocks), dim3(kThreads), kSharedBytes<D, MT>, a);
+  if (a.splits > 1) mergeSplits(c, a, shape.type);
 }
-template <class T> void startFor(const Context& c, const PrefillArgs& a, int64_t rows) {
+template <class T> void startFor(Context& c, const PrefillArgs& a, const PrefillShape& shape) {
   const int dim = a.cache.keyDim > a.cache.valueDim ? a.cache.keyDim : a.cache.valueDim;
-  if (dim <= 64) start<T, 64, 2>(c, a, rows);
-  else if (dim <= 96) start<T, 96, 2>(c, a, rows);
-  else if (dim <= 128) start<T, 128, 2>(c, a, rows);
-  else if (dim <= 192) start<T, 192, 1>(c, a, rows);
-  else start<T, 256, 1>(c, a, rows);
+  if (dim <= 64) start<T, 64, 2>(c, a, shape);
+  else if (dim <= 96) start<T, 96, 2>(c, a, shape);
+  else if (dim <= 128) start<T, 128, 2>(c, a, shape);
+  else if (dim <= 192) start<T, 192, 1>(c, a, shape);
+  else start<T, 256, 1>(c, a, shape);
 }
 
 }  // namespace prefillMma

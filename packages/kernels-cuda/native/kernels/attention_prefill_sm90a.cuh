@@ -5,6 +5,7 @@
 // are issued before the values of these are weighed.
 #pragma once
 #include "attention_prefill.cuh"
+#include "attention_prefill_launch.h"
 #include "launch.h"
 #include "wgmma.cuh"
 
@@ -14,7 +15,7 @@ constexpr int kThreads = 384, kRows = 128, kWarpgroupRows = 64, kStages = 2, kSl
 
 /// What the fetching warp tells the others about a tile: its rows and keys, [lowest, n] tiles of keys from the last to the first.
 struct Work {
-  int start, firstRow, rows, offset, kvHead, n, lowest;
+  int start, firstRow, rows, offset, kvHead, split, n, lowest;
 };
 
 template <int DK, int DV, int N> struct Shared {
@@ -34,19 +35,6 @@ __device__ __forceinline__ void fenceAsyncReads() { asm volatile("fence.proxy.as
 template <int registers> __device__ __forceinline__ void giveRegisters() { asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(registers)); }
 template <int registers> __device__ __forceinline__ void takeRegisters() { asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(registers)); }
 __device__ __forceinline__ void barArrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
-
-/// The warp's tile number `tile`, as findTile does it for a block.
-__device__ inline bool findTileByWarp(const PrefillArgs& a, int tile, PrefillTile& t) {
-  const int lane = threadIdx.x & 31;
-  int low = 0, high = a.sequences;
-  while (high - low > 1) {
-    const int step = (high - low + 31) / 32, s = low + lane * step;
-    const int before = __popc(__ballot_sync(~0u, s < high && firstTile<kRows>(a, s) <= tile));
-    low += max(before - 1, 0) * step;
-    high = min(high, low + step);
-  }
-  return tileOf<kRows>(a, tile, low, t);
-}
 
 /// Copies a tile's pages of keys or values. `page`: of this lane, -1: zeros. Tokens from `valid` on become zeros too if `exact`.
 template <int D, int N> __device__ __forceinline__ void fetch(char* shared, uint64_t* full, const char* base, int64_t pageBytes, int page, int valid, bool exact) {
@@ -77,27 +65,28 @@ template <int D, int N> __device__ __forceinline__ void fetch(char* shared, uint
 /// The fetching warp. `tickets`: [0] the next work, [1] blocks that are done; zeros before and after.
 template <int DK, int DV, int N> __device__ __forceinline__ void produce(const PrefillArgs& a, Shared<DK, DV, N>& shared, unsigned* tickets) {
   constexpr int kPages = N / kPageTokens;
-  const int lane = threadIdx.x & 31, total = a.tiles * a.cache.kvHeads;
+  const int lane = threadIdx.x & 31, total = a.tiles * a.cache.kvHeads * a.splits;
   const int64_t pageBytes = a.cache.pageBytes();
   int tiles = 0;  // of keys, so far
   for (int works = 0;; ) {
     int number = 0;
     if (lane == 0) number = int(atomicAdd(&tickets[0], 1u));
     number = __shfl_sync(~0u, number, 0);
-    const int kvHead = number % a.cache.kvHeads;
     PrefillTile t;
     Work work{};
     if (number < total) {
-      if (!findTileByWarp(a, a.tiles - 1 - number / a.cache.kvHeads, t)) continue;
+      const WorkNumber which = workOf(a, number);
+      if (!tileOf<kRows>(a, which.tile, sequenceOfTile<kRows>(a, which.tile), t)) continue;
       const int last = t.lastPosition(a.group), first = t.firstPosition(a.group);
-      work = {t.start, t.firstRow, t.rows, t.offset, kvHead, last < 0 ? -1 : last / N, a.window ? max(0, first - a.window + 1) / N : 0};
+      work = {t.start, t.firstRow, t.rows, t.offset, which.kvHead, which.split, last < 0 ? -1 : last / N, a.window ? max(0, first - a.window + 1) / N : 0};
+      narrow(a, work.split, work.lowest, work.n);
     }
     const int slot = works % kSlots;
     barrierWait(sharedAddress(&shared.emptyWork[slot]), (works / kSlots & 1) ^ 1);
     if (lane == 0) shared.work[slot] = work, barrierArrive(sharedAddress(&shared.fullWork[slot]));
     works++;
     if (number >= total) break;
-    const char *keys = a.cache.head(0, kvHead), *values = keys + PageRows(DK, 2).bytes();
+    const char *keys = a.cache.head(0, work.kvHead), *values = keys + PageRows(DK, 2).bytes();
     auto pageAt = [&](int n) { return lane < kPages && n >= work.lowest ? pageOf(a, t, n * kPages + lane) : -1; };
     int page = pageAt(work.n);
     for (int n = work.n; n >= work.lowest; n--) {
@@ -267,6 +256,17 @@ template <class T, int DK, int DV, int N> __device__ __forceinline__ void consum
       tiles++;
     }
 
+    if (a.splits > 1) {
+#pragma unroll
+      for (int h = 0; h < 2; h++) {
+        const int r = row + h * 8 + lane / 4;
+        sum[h] += __shfl_xor_sync(~0u, sum[h], 1);
+        sum[h] += __shfl_xor_sync(~0u, sum[h], 2);
+        if (r < t.rows) storePartial<DV>(a, partialRow(a, t, work.kvHead, work.split, r), &o[2 * h], most[h], sum[h]);
+      }
+      barSync(inside, 128);
+      continue;
+    }
     // Every warp of the warpgroup is through with q: its place takes the output.
     barSync(inside, 128);
 #pragma unroll
@@ -311,24 +311,25 @@ template <class T, int DK, int DV, int N> __global__ void __launch_bounds__(kThr
   }
 }
 
-template <class T, int DK, int DV, int N> void start(const Context& c, PrefillArgs a, int64_t rows) {
-  a.tiles = int(rows / kRows + 1 + a.sequences);
+template <class T, int DK, int DV, int N> void start(Context& c, PrefillArgs a, const PrefillShape& shape) {
+  a.tiles = int(shape.rows / kRows + 1 + a.sequences);
+  splitKeys(c, a, shape, kRows, DV, N, c.sms);
   launch(c, "attention prefill", kernel<T, DK, DV, N>, dim3(c.sms), dim3(kThreads), sizeof(Shared<DK, DV, N>), a, c.counters);
+  if (a.splits > 1) mergeSplits(c, a, shape.type);
 }
-
 /// False: no kernel of this size.
-template <class T> bool startFor(const Context& c, const PrefillArgs& a, int64_t rows) {
+template <class T> bool startFor(Context& c, const PrefillArgs& a, const PrefillShape& shape) {
   const int key = (a.cache.keyDim + 15) / 16 * 16, value = (a.cache.valueDim + 15) / 16 * 16;
-  if (key == 192 && value == 128) return start<T, 192, 128, 128>(c, a, rows), true;
+  if (key == 192 && value == 128) return start<T, 192, 128, 128>(c, a, shape), true;
   if (key != value) return false;
   switch (key) {
-    case 64: return start<T, 64, 64, 128>(c, a, rows), true;
-    case 80: return start<T, 80, 80, 128>(c, a, rows), true;
-    case 96: return start<T, 96, 96, 128>(c, a, rows), true;
-    case 112: return start<T, 112, 112, 128>(c, a, rows), true;
-    case 128: return start<T, 128, 128, 128>(c, a, rows), true;
-    case 192: return start<T, 192, 192, 96>(c, a, rows), true;
-    case 256: return start<T, 256, 256, 64>(c, a, rows), true;
+    case 64: return start<T, 64, 64, 128>(c, a, shape), true;
+    case 80: return start<T, 80, 80, 128>(c, a, shape), true;
+    case 96: return start<T, 96, 96, 128>(c, a, shape), true;
+    case 112: return start<T, 112, 112, 128>(c, a, shape), true;
+    case 128: return start<T, 128, 128, 128>(c, a, shape), true;
+    case 192: return start<T, 192, 192, 96>(c, a, shape), true;
+    case 256: return start<T, 256, 256, 64>(c, a, shape), true;
     default: return false;
   }
 }
