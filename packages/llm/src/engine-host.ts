@@ -90,7 +90,8 @@ export async function openEngineHost(
   }
 }
 
-async function importPlugin(plugin: string): Promise<void> {
+/** plugin: a URL. Throws BAD_PLUGIN. */
+export async function importPlugin(plugin: string): Promise<void> {
   try {
     await import(plugin)
   } catch (cause) {

@@ -1,9 +1,12 @@
 import { CudaDevice, type StepTrace, StepTracer } from '@aphrodite/kernels-cuda'
 import { type CacheSpec, type CausalLM, cachingLayers, type LayerCache, type Step, unquantized } from '@aphrodite/layers'
 import { readConfig, resolveModel } from '@aphrodite/loader'
+import { ModelRegistry, resolveModule } from '@aphrodite/models'
 import { Arena, type Device, type FloatDType, PAGE_TOKENS, PagedCache, singleRank, type Tensor, Workspace } from '@aphrodite/tensor'
 import { openDevice } from './devices.ts'
 import { chooseDType, DTYPE_NAME } from './dtype.ts'
+import { importPlugin } from './engine-host.ts'
+import { llmError } from './errors.ts'
 import { buildModel } from './model-loading.ts'
 import { resolveOptions } from './options.ts'
 import type { LLMOptions } from './types.ts'
@@ -11,7 +14,7 @@ import type { LLMOptions } from './types.ts'
 export interface StepShape {
   /** Sequences of the step. Default 1. */
   readonly batch?: number
-  /** Tokens of each, the new one included. Default 256. */
+  /** Tokens of each, the new one included. Default 256, or the model's most. */
   readonly context?: number
 }
 
@@ -23,22 +26,31 @@ export interface StepReport extends StepTrace {
   readonly context: number
 }
 
+/** Beyond it nothing changes but numbers. */
+const MOST_SEQUENCES = 4096
+
 /**
  * The ops of a decode step as the model enqueues them, and as a GPU does them. From config.json alone: no weights are read, and
- * where there is no GPU its kernels are assumed.
+ * where there is no GPU its kernels are assumed. Throws BAD_OPTION, and what goes wrong on the way to a model.
  */
-export async function inspectStep(given: LLMOptions, { batch = 1, context = 256 }: StepShape = {}): Promise<StepReport> {
+export async function inspectStep(given: LLMOptions, { batch = 1, ...shape }: StepShape = {}): Promise<StepReport> {
   const options = resolveOptions(given)
   const folder = await resolveModel(options.model, options.revision === undefined ? {} : { revision: options.revision })
+  ModelRegistry.discover()
+  for (const plugin of options.plugins) await importPlugin(resolveModule(plugin, process.cwd()))
   const config = readConfig(folder)
   const model = await buildModel(config)
+  const context = shape.context ?? Math.min(256, model.maxModelLen)
+  if (!(batch >= 1 && batch <= MOST_SEQUENCES))
+    throw llmError('BAD_OPTION', `batch is ${batch}; a step can be shown of 1 to ${MOST_SEQUENCES} sequences.`)
+  if (!(context >= 1 && context <= model.maxModelLen))
+    throw llmError('BAD_OPTION', `context is ${context}; the model goes from 1 to ${model.maxModelLen} tokens.`)
   const dtype = chooseDType(options.dtype, config.json, 'cuda')
   const gpu = openGpu(options)
   try {
     const tracer = new StepTracer(gpu)
     const arena = new Arena(tracer.device)
-    const maxModelLen = Math.max(context, Math.min(options.maxModelLen ?? model.maxModelLen, model.maxModelLen))
-    model.materialize({ device: tracer.device, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen })
+    model.materialize({ device: tracer.device, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen: context })
     const trace = tracer.trace(decodeStep(model, tracer.device, arena, dtype, batch, context))
     return { ...trace, folder, device: (gpu ?? tracer.device).description, dtype: DTYPE_NAME[dtype], batch, context }
   } finally {

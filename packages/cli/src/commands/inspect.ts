@@ -23,8 +23,8 @@ export const inspectCommand: Command = {
   async run({ settings, positionals }) {
     const options = llmOptions(positionals, settings, 'inspect')
     if (settings.get('step')) {
-      const [batch, context] = [settings.get('batch') ?? 1, settings.get('context') ?? 256] as [number, number]
-      console.log(stepLines(await inspectStep(options, { batch, context })).join('\n'))
+      const shape = Object.fromEntries(['batch', 'context'].flatMap((name) => (settings.has(name) ? [[name, settings.get(name)]] : [])))
+      console.log(stepLines(await inspectStep(options, shape)).join('\n'))
       return 0
     }
     const report = await inspectModel(options)
