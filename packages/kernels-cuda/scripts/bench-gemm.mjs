@@ -16,7 +16,7 @@ const LAYERS = [
   ['gate_up', 28672, 4096],
   ['down', 4096, 14336],
 ]
-const TOKENS = flag('f32') ? [1, 4, 16, 64, 2048] : flag('quick') ? [64, 2048] : [32, 64, 128, 256, 512, 2048, 8192]
+const TOKENS = flag('f32') ? [1, 4, 8, 16, 64, 2048] : flag('quick') ? [64, 2048] : [32, 64, 128, 256, 512, 2048, 8192]
 const CASES = [...LAYERS.flatMap(([name, n, k]) => TOKENS.map((m) => [name, n, k, m]))]
 if (!flag('f32')) CASES.unshift(['square', 8192, 8192, 8192])
 const DTYPE = flag('f32') ? 'f32' : 'bf16'

@@ -39,7 +39,15 @@ const CASES: readonly Case[] = [
   ]),
   // The tiles of every size of the product without cuBLASLt, and more than one batch group.
   { m: 1024, n: 6144, k: 1024, types: ['bf16', 'bf16', 'bf16'] },
+  { m: 1024, n: 6144, k: 1024, types: ['bf16', 'bf16', 'bf16'], gap: 3 },
   { m: 1111, n: 2050, k: 2048, types: ['f16', 'f16', 'f16'], bias: 'f16' },
+  { m: 1111, n: 2050, k: 2048, types: ['f16', 'f16', 'f16'], bias: 'f16', gap: 3 },
+  // Blocks that share k: 1, 2, 4 and 8 of them, and more than fit at once.
+  { m: 32, n: 16384, k: 320, types: ['bf16', 'bf16', 'f32'] },
+  { m: 100, n: 6144, k: 1120, types: ['bf16', 'bf16', 'bf16'], bias: 'bf16' },
+  { m: 64, n: 4096, k: 4096, types: ['bf16', 'bf16', 'bf16'], bias: 'bf16' },
+  { m: 128, n: 4096, k: 2048, types: ['f16', 'f16', 'f16'] },
+  { m: 33, n: 34000, k: 96, types: ['f16', 'f16', 'f32'], bias: 'f32' },
   { m: 2048, n: 2048, k: 512, types: ['f32', 'f32', 'f32'] },
 ]
 

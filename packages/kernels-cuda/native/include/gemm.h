@@ -12,3 +12,7 @@ void gemvFloat(Context& c, const LinearCall& call);
 /// x and w both bf16 or both f16: tensor cores.
 bool gemmTensorFits(const LinearCall& call);
 void gemmTensor(Context& c, const LinearCall& call);
+
+/// The same by wgmma, for 9.0 and aligned rows of x.
+bool gemmWgmmaFits(const Context& c, const LinearCall& call);
+void gemmWgmma(Context& c, const LinearCall& call);

@@ -27,6 +27,7 @@ void linear(Context& c, const LinearCall& a) {
   if (a.m <= kGemvRows && !tensor) return gemvFloat(c, a);
   if (c.blas && c.blas->multiply(c, a)) return;
   if (a.m <= kGemvRows) return gemvFloat(c, a);
+  if (gemmWgmmaFits(c, a)) return gemmWgmma(c, a);
   if (tensor) return gemmTensor(c, a);
   gemmFloat(c, a);
 }
