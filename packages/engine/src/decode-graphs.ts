@@ -19,9 +19,10 @@ export class DecodeGraphs {
   readonly #device: Device
   readonly #most: number
   readonly #enqueue: (built: BuiltStep, end: GraphEnd) => Tensor | undefined
-  /** By shape, the least lately used first; null: met once. */
-  readonly #captured = new Map<string, Captured | null>()
+  /** By shape, the least lately used first. `met`: once; `refused`: it could not be captured, though others could. */
+  readonly #captured = new Map<string, Captured | 'met' | 'refused'>()
   #possible: boolean
+  #succeeded = false
 
   /**
    * most: how many shapes are kept. enqueue: the ops of a step; the logits, if it is to end with them. Nothing but the step's own
@@ -46,16 +47,14 @@ export class DecodeGraphs {
     if (!this.#possible) return undefined
     const key = keyOf(built, end)
     const found = this.#captured.get(key)
-    if (found === undefined) {
-      this.#remember(key, null)
-      return undefined
-    }
-    const captured = found ?? this.#capture(built, end)
+    if (found === undefined) this.#remember(key, 'met')
+    if (found === undefined || found === 'refused') return undefined
+    const captured = found === 'met' ? this.#capture(built, end) : found
     if (!captured) return undefined
     this.#captured.delete(key)
     this.#remember(key, captured)
     captured.graph.replay()
-    if (!found || !captured.logits) return captured
+    if (found === 'met' || !captured.logits) return captured
     return { logits: built.step.workspace.claim(captured.logits) }
   }
 
@@ -67,7 +66,7 @@ export class DecodeGraphs {
   }
 
   release(): void {
-    for (const captured of this.#captured.values()) captured?.graph.release()
+    for (const captured of this.#captured.values()) releaseGraph(captured)
     this.#captured.clear()
   }
 
@@ -77,23 +76,37 @@ export class DecodeGraphs {
       const graph = this.#device.capture!(() => {
         logits = this.#enqueue(built, end)
       })
+      this.#succeeded = true
       return { graph, logits }
     } catch {
-      // A model that looks at numbers on the way, or calls what cannot be captured: walking through it always works, and says
-      // what is wrong where something is.
-      this.#possible = false
-      this.release()
+      // Walking through the model always works, and says what is wrong where something is.
+      if (this.#succeeded) {
+        // Graphs take memory of the device: this one waits until those that are not used are gone.
+        for (let i = Math.ceil(this.#captured.size / 2); i > 0; i--) this.#forgetOldest()
+        this.#remember(keyOf(built, end), 'refused')
+      } else {
+        // A model that looks at numbers on the way, or calls what cannot be captured.
+        this.#possible = false
+        this.release()
+      }
       return undefined
     }
   }
 
-  #remember(key: string, captured: Captured | null): void {
+  #remember(key: string, captured: Captured | 'met' | 'refused'): void {
     this.#captured.set(key, captured)
-    if (this.#captured.size <= this.#most) return
+    if (this.#captured.size > this.#most) this.#forgetOldest()
+  }
+
+  #forgetOldest(): void {
     const [oldest, dropped] = this.#captured.entries().next().value!
     this.#captured.delete(oldest)
-    dropped?.graph.release()
+    releaseGraph(dropped)
   }
+}
+
+function releaseGraph(captured: Captured | 'met' | 'refused'): void {
+  if (typeof captured === 'object') captured.graph.release()
 }
 
 /** Where every tensor of a decode step lies follows from its rows and columns, and from where the first one is. */

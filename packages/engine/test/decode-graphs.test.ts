@@ -112,6 +112,26 @@ describe('padded decode steps', () => {
     expect(device.graphs).toBe(6)
   })
 
+  test('that the device has no room for are walked through, and the others go on', async () => {
+    setUp()
+    const { capture } = device
+    let room = 3
+    device.capture = (enqueue) => {
+      if (room-- <= 0) throw new Error('out of memory')
+      return capture!(enqueue)
+    }
+    core.close()
+    core = new EngineCore({ model, device: lazyDevice(device), kvCacheBytes: 1 << 18 })
+    await drain(Array.from({ length: 21 }, (_, i) => request(String.fromCharCode(97 + i), 5 + i, { maxTokens: 10 + i * 3 })))
+    expect(device.graphs).toBeLessThanOrEqual(3)
+    expect(device.replays).toBeGreaterThan(20)
+    const before = device.replays
+    room = 10
+    // Shapes that were refused may be forgotten by now; those that were not are captured.
+    await drain(Array.from({ length: 40 }, (_, i) => request(`${i}`, 5 + i, { maxTokens: 20 })))
+    expect(device.replays).toBeGreaterThan(before)
+  })
+
   test('are of few numbers of rows', () => {
     const rows = Array.from({ length: 1024 }, (_, i) => paddedRows(i + 1, 1000))
     for (const [i, n] of rows.slice(0, 1000).entries()) expect([n >= i + 1, n <= Math.max(2 * i + 1, i + 64)]).toEqual([true, true])

@@ -155,18 +155,20 @@ if (values.load) {
     }
     waited = 0
     const start = performance.now()
-    let steps = 0
+    const hosts = []
     while (core.hasWork) {
+      const before = performance.now() - waited
       const { failures } = await core.step()
+      hosts.push(performance.now() - waited - before)
       if (failures.length > 0) throw new Error(failures[0].message)
-      steps++
     }
+    const steps = hosts.length
     const wall = performance.now() - start
     const later = captures.slice(atStart)
     const sum = (xs) => xs.reduce((a, b) => a + b, 0)
     console.log(
       `overlap ${asyncScheduling}, captures at start ${captureAtStart}: opened in ${opened.toFixed(0)} ms with ${atStart} captures (${sum(captures.slice(0, atStart)).toFixed(0)} ms), ` +
-        `${wanted} tokens at ${((wanted / wall) * 1000).toFixed(0)} a second, ${steps} steps of ${(wall / steps).toFixed(3)} ms, not waiting ${((wall - waited) / steps).toFixed(3)} ms of it; ` +
+        `${wanted} tokens at ${((wanted / wall) * 1000).toFixed(0)} a second, ${steps} steps of ${(wall / steps).toFixed(3)} ms, not waiting ${((wall - waited) / steps).toFixed(3)} ms of it (median ${median(hosts).toFixed(3)}, p99 ${hosts.toSorted((a, b) => a - b)[Math.floor(steps * 0.99)].toFixed(3)}); ` +
         `${later.length} captures on the way, ${sum(later).toFixed(0)} ms; memory taken ${((free - device.memory().free) / 1e9).toFixed(2)} GB`,
     )
     core.close()
