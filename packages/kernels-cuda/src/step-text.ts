@@ -10,7 +10,7 @@ export interface CallText {
 
 export function textOf(call: Call): CallText {
   const { reads, writes, updates, touches } = accessOf(call)
-  const results = [...named(writes), ...named(updates, '+='), ...named(touches)].join(', ')
+  const results = [...named(writes), ...named(updates, '(in place)'), ...named(touches)].join(', ')
   const inputs = named(reads).join(', ')
   return { op: nameOf(call), operands: inputs ? `${results} ← ${inputs}` : results }
 }
