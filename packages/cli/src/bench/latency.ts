@@ -1,4 +1,5 @@
 import type { LLM } from '@aphrodite/llm'
+import { cliError } from '../errors.ts'
 import { type BenchResult, configuration, decodeWork, limitFigures, prefillWork } from './report.ts'
 import { generator, median, randomPrompt } from './workload.ts'
 
@@ -21,10 +22,20 @@ export async function benchLatency(llm: LLM, options: LatencyOptions): Promise<B
   const firsts: number[] = []
   const gaps: number[] = []
   for (let r = 0; r < repeat; r++) {
+    const started = performance.now()
     const runs = await batch()
-    firsts.push(Math.max(...runs.map((x) => x.first)))
-    for (const run of runs) gaps.push(...run.gaps.slice(Math.min(batchSize, run.gaps.length - 1))) // the first few fall into the others' prompts
+    // Steps of all sequences: from when the last of them has its first token until the first of them ends.
+    const whole = Math.max(...runs.map((times) => times[0]!))
+    const end = Math.min(...runs.map((times) => times.at(-1)!))
+    firsts.push(whole - started)
+    for (const times of runs)
+      for (const [i, time] of times.entries()) if (i > 0 && times[i - 1]! >= whole && time <= end) gaps.push(time - times[i - 1]!)
   }
+  if (gaps.length === 0)
+    throw cliError(
+      'BAD_FLAG',
+      `--output-len ${outputLen} is too short: some answers end before the prompts of all ${batchSize} are computed`,
+    )
   const step = median(gaps)
   const limits = await llm.measureLimits()
   // Half of the answer is there in the middle of it.
@@ -46,17 +57,13 @@ export async function benchLatency(llm: LLM, options: LatencyOptions): Promise<B
   }
 }
 
-/** Times of one answer: until its first token, and between the others, in ms. */
-export async function timeOne(llm: LLM, promptTokenIds: readonly number[], outputLen: number, temperature: number) {
-  const started = performance.now()
-  let last = started
-  let first = 0
-  const gaps: number[] = []
-  for await (const delta of llm.stream({ promptTokenIds }, { temperature, maxTokens: outputLen, ignoreEos: true })) {
+/** When each token of one answer came. Tokens that come together share the time since the last one evenly. */
+export async function timeOne(llm: LLM, promptTokenIds: readonly number[], outputLen: number, temperature: number): Promise<number[]> {
+  const times: number[] = []
+  for await (const { tokenIds } of llm.stream({ promptTokenIds }, { temperature, maxTokens: outputLen, ignoreEos: true })) {
     const now = performance.now()
-    if (first === 0) first = now - started
-    else for (const _ of delta.tokenIds) gaps.push((now - last) / delta.tokenIds.length)
-    last = now
+    const last = times.at(-1) ?? now
+    for (let i = 1; i <= tokenIds.length; i++) times.push(last + ((now - last) * i) / tokenIds.length)
   }
-  return { first, gaps }
+  return times
 }
