@@ -1,161 +1,48 @@
-// Sampling. Greedy rows and rows without a filter are decided in the one pass over their logits; rows with top-k, top-p or min-p
-// are finished by the last of their blocks, which finds the last token that may be drawn and holds the race of those up to it.
-#include "sampling_slices.cuh"
+// Sampling, first pass: one read of the logits decides greedy rows, rows without a filter, and rows whose filters leave few tokens;
+// sampling_wide.cu does what is left.
+#include "sampling_rows.cuh"
+#include "sampling_wide.h"
 
 namespace {
 
-struct SampleArgs {
-  const float* logits;
-  int64_t stride;
-  int32_t* tokens;
-  SamplingRows options;
-  RowScratch scratch;
-  int n, weightBits;
-};
-
-enum class Way { greedy, race, filtered };
-struct Options {
-  float temperature, topP, minP;
-  int topK;
-  Way way;
-};
-__device__ __forceinline__ Options optionsOf(const SampleArgs& p, int row) {
-  Options o{p.options.temperature[row], p.options.topP[row], p.options.minP[row], p.options.topK[row], Way::filtered};
-  if (!(o.temperature > 0) || o.topK == 1 || o.topP <= 0 || o.minP > 1) o.way = Way::greedy;
-  if (o.topK <= 0 || o.topK > p.n) o.topK = p.n;
-  if (!(o.topP < 1)) o.topP = 1;
-  if (!(o.minP > 0)) o.minP = 0;
-  if (o.way == Way::filtered && o.topK == p.n && o.topP == 1 && o.minP == 0) o.way = Way::race;
-  return o;
-}
-
-/// The upper bounds of the rates of a tile, and the greatest lower bound.
-__device__ __forceinline__ float tileBounds(float (&upper)[4][4], const float (&x)[4][4], int first, const Race& race, float slope) {
-  float lower = -INFINITY;
-#pragma unroll
-  for (int i = 0; i < 4; i++) {
-    const uint4 words = philox(counterOf(first + i), race);
-    const uint32_t word[4] = {words.x, words.y, words.z, words.w};
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      const RateBounds b = rateBounds(x[j][i] - race.max, word[j], slope);
-      upper[j][i] = b.upper, lower = fmaxf(lower, b.lower);
-    }
-  }
-  return lower;
-}
-
-/// The race of the tokens down to the key `lowest` and of at least `minP` of the greatest weight; for all threads.
-__device__ __forceinline__ int raceOfRow(RowShared& s, const Row& row, const Race& race, unsigned long long lowest, float minP) {
-  const float slope = slopeOf(race.temperature), least = lowest ? valueOf(lowest) : -INFINITY;
-  unsigned long long best = 0;
-  float reached = -INFINITY;  // by some token of this warp
-  for (int g0 = 0; g0 < row.groups; g0 += kThreads / 4) {
-    const int g = g0 + threadIdx.x / 4;
-    const float groupMax = g < row.groups ? __ldcg(row.groupMax + g) : -INFINITY;
-    const bool mayWin = groupMax >= least && (groupMax - race.max) * slope > kHopeless && weightOf(groupMax, race.max, race.temperature) >= minP;
-    if (!__any_sync(~0u, mayWin)) continue;
-    float x[4][4], upper[4][4];
-    const int first = tileStart(g);
-    if (mayWin) {
-      loadTile(x, row.x, first, row.n, row.aligned);
-    } else {
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) x[j][i] = -INFINITY;
-    }
-    if (lowest || minP > 0) {
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-          if (keyOf(x[j][i], first + 16 * j + i) < lowest || (minP > 0 && !(weightOf(x[j][i], race.max, race.temperature) >= minP))) x[j][i] = -INFINITY;
-    }
-    const float lower = tileBounds(upper, x, first, race, slope);
-    reached = fmaxf(reached, floatOf(__reduce_max_sync(~0u, orderOf(lower + 0.0f))));
-    const float bar = reached - kBoundSlack;
-#pragma unroll
-    for (int j = 0; j < 4; j++)
-#pragma unroll
-      for (int i = 0; i < 4; i++)
-        if (x[j][i] > -INFINITY && upper[j][i] >= bar) {
-          const unsigned long long a = arrival(x[j][i], first + 16 * j + i, race, 0);
-          best = a > best ? a : best;
-        }
-  }
-#pragma unroll
-  for (int o = 16; o; o >>= 1) {
-    const unsigned long long other = __shfl_xor_sync(~0u, best, o);
-    best = other > best ? other : best;
-  }
-  __syncthreads();
-  if (threadIdx.x % 32 == 0) s.sums[0][threadIdx.x / 32] = best;
-  __syncthreads();
-  best = 0;
-  for (int w = 0; w < kThreads / 32; w++) best = s.sums[0][w] > best ? s.sums[0][w] : best;
-  return idOf(best);
-}
-
-/// The key of the last token that top-k and top-p leave; 0: they leave all.
-__device__ __forceinline__ unsigned long long lastKept(RowShared& s, const Row& row, const Options& o, const Race& race, float least, double weight,
-                                                       int bits) {
+/// Lists, sorted, the tokens that top-k, top-p and min-p may leave, where they can be told from the greatest of the groups and are few:
+/// how many they leave; -1 where they are not few.
+__device__ int keepFew(RowShared& s, const Row& row, const Options& o, const Race& race, float least, double weight, int bits) {
   const Weigher weigher{race.max, race.temperature, bits};
-  const double unit = double(1ull << bits);
-  const bool byCount = o.topK < row.n;
-  float bottom = least;
-  // The greatest of the groups often say enough: as many of them as are wanted reach some logit; what reaches it is a short list.
-  const int rank = byCount ? o.topK : min(256, row.groups);
-  if (rank <= row.groups) {
-    const float reached = groupMaxOfRank(s, row, rank);
-    bool enough = byCount;
-    if (byCount) {
-      bottom = fmaxf(bottom, reached);
-    } else {
-      unsigned long long held = 0, none = 0, all, zero;
-      for (int g = threadIdx.x; g < row.groups; g += kThreads) {
-        const float v = __ldcg(row.groupMax + g);
-        if (v >= reached) held += weigher.of(v);
-      }
-      scan(s, held, none, all, zero);
-      enough = double(all) >= double(o.topP) * weight * unit * (1 + 1e-6);
-    }
-    if (enough) {
-      int n = listTokens(s, row, reached, [&](float x, int) { return x >= reached; });
-      if (n <= kListed) {
-        sortList(s, n);
-        double target = double(o.topP) * weight * unit;
-        if (byCount) {
-          n = min(n, o.topK);
-          if (o.topP < 1) {
-            unsigned long long sum = 0, none = 0, all, zero;
-            for (int i = threadIdx.x; i < n; i += kThreads) sum += weigher.of(valueOf(s.list[i]));
-            scan(s, sum, none, all, zero);
-            target = double(o.topP) * double(all);
-          }
-        }
-        int place = n - 1;
-        if (o.topP < 1) place = min(place, placeInList(s, n, {true, 0, target}, weigher, 0, 0));
-        return s.list[place];
-      }
+  const bool byCount = o.topK < row.n, byWeight = o.topP < 1;
+  const float range = race.max - least;
+  const Steps steps = stepsOf(race.max, byCount ? range : fminf(range, 30.0f * race.temperature));
+  double target = double(o.topP) * weight * double(1ull << bits);
+  int step;
+  if (byCount || byWeight) step = stepOfGroups(s, row, steps, weigher, {!byCount, (unsigned long long)o.topK, target * (1 + 1e-6)});
+  else step = steps.of(race.max + race.temperature * (logf(o.minP) - 1e-3f) - fabsf(race.max) * 1e-6f);  // a little below the weight minP
+  int n = step < 0 ? -1 : listDownTo(s, row, steps, step);
+  if (n < 0) return -1;
+  if (byCount) {
+    n = min(n, o.topK);
+    if (byWeight) {
+      unsigned long long sum = 0, none = 0, all, zero;
+      for (int i = threadIdx.x; i < n; i += kThreads) sum += weigher.of(valueOf(s.list[i]));
+      scan(s, sum, none, all, zero);
+      target = double(o.topP) * double(all);
     }
   }
-  unsigned long long lowest = 0;
-  auto steps = [&](float range) {
-    const float each = float(kBuckets) / range;
-    return Steps{race.max, each < INFINITY ? each : 0.0f};
-  };
-  if (byCount) lowest = findToken(s, row, steps(race.max - bottom), weigher, {false, (unsigned long long)o.topK, 0}, 0, 0, ~0ull);
-  if (o.topP < 1) {
-    const float range = fminf(race.max - least, 30.0f * race.temperature);
-    const unsigned long long found = findToken(s, row, steps(range), weigher, {true, 0, 0}, double(o.topP), lowest, ~0ull);
-    lowest = found > lowest ? found : lowest;
+  if (byWeight) n = min(n, placeInList(s, n, {true, 0, target}, weigher, 0, 0) + 1);
+  return n;
+}
+
+/// Leaves a row to the passes behind this one.
+__device__ void leave(const SampleArgs& p, int r, float max, float min) {
+  Wide& wide = p.scratch.wide[r];
+  for (int i = threadIdx.x; i < kBuckets; i += kThreads) wide.weight[i] = 0, wide.count[i] = 0;
+  if (threadIdx.x == 0) {
+    wide.max = max, wide.min = min, wide.step = -1, wide.listed = 0, wide.lowest = 0, wide.best = 0;
+    p.scratch.wideRows[atomicAdd(wideCount(p), 1u)] = r;
   }
-  return lowest;
 }
 
 /// Grid [slices, rows].
-__global__ void __launch_bounds__(kThreads) sampleSlices(const SampleArgs p) {
+__global__ void __launch_bounds__(kThreads, 4) sampleSlices(const SampleArgs p) {
   __shared__ RowShared s;
   __shared__ uint32_t parts[2][kThreads / 32];
   __shared__ double sums[kThreads / 32];
@@ -171,16 +58,15 @@ __global__ void __launch_bounds__(kThreads) sampleSlices(const SampleArgs p) {
   const float* logits = p.logits + r * p.stride;
   const bool aligned = uintptr_t(logits) % 16 == 0;
   float x[4][4];
-  loadTile(x, logits, first, p.n, aligned);
+  loadTile<false>(x, logits, first, p.n, aligned);
   const Options o = optionsOf(p, r);
-  Race race{{uint32_t(p.options.seeds[3 * r]), uint32_t(p.options.seeds[3 * r + 1])}, uint32_t(p.options.seeds[3 * r + 2]), 0, o.temperature};
   float threadMax = -INFINITY;
 #pragma unroll
   for (int j = 0; j < 4; j++)
 #pragma unroll
     for (int i = 0; i < 4; i++) threadMax = fmaxf(threadMax, x[j][i]);
+  threadMax += 0.0f;  // no −0
   const float max = blockMax(threadMax, parts[0]);
-  race.max = max;
   if (threadMax == max) {
     int id = 0x7fffffff;
 #pragma unroll
@@ -190,22 +76,16 @@ __global__ void __launch_bounds__(kThreads) sampleSlices(const SampleArgs p) {
         if (x[j][i] == max) id = first + 16 * j + i;
     atomicMin(&likeliest, id);
   }
+  Race race = raceOf(p, r, max, o.temperature);
   const bool finite = max > -INFINITY && max < INFINITY;
   float least = INFINITY;
   double weight = 0;
   if (o.way == Way::race && finite) {
     const float slope = slopeOf(o.temperature);
-    float upper[4][4], lower = -INFINITY;
-    const bool mayWin = __any_sync(~0u, (threadMax - max) * slope > kHopeless);
-    if (mayWin) lower = tileBounds(upper, x, first, race, slope);
-    const float bar = blockMax(lower + 0.0f, parts[1]) - kBoundSlack;
-    if (mayWin) {
-#pragma unroll
-      for (int j = 0; j < 4; j++)
-#pragma unroll
-        for (int i = 0; i < 4; i++)
-          if (upper[j][i] >= bar && x[j][i] > -INFINITY) atomicMax(&best, (unsigned long long)arrival(x[j][i], first + 16 * j + i, race, 0));
-    }
+    RateBounds bounds{-INFINITY, -INFINITY};
+    if (__any_sync(~0u, (threadMax - max) * slope > kHopeless)) bounds = tileBounds(x, first, race, slope);
+    const float bar = blockMax(bounds.lower + 0.0f, parts[1]) - kBoundSlack;
+    if (bounds.upper >= bar) atomicMax(&best, tileArrival(logits, first, p.n, race, bar, AllRun{}));
   } else if (o.way == Way::filtered) {
     storeGroupMax(threadMax, p.scratch.groupMax + int64_t(r) * p.scratch.groups, group, p.scratch.groups);
 #pragma unroll
@@ -218,7 +98,7 @@ __global__ void __launch_bounds__(kThreads) sampleSlices(const SampleArgs p) {
   __syncthreads();
   Slice* slices = p.scratch.slices + int64_t(r) * p.scratch.count;
   if (threadIdx.x == 0) slices[slice] = {max, least, likeliest, idOf(best), weight, 0};
-  if (!lastOfRow(p.scratch.ended + r, gridDim.x, &last)) return;
+  if (!lastOfRow(p.scratch.ended + r, 1, gridDim.x, &last)) return;
 
   if (threadIdx.x < 32) {
     const RowSummary all = summaryOf(slices, p.scratch.count);
@@ -248,22 +128,27 @@ __global__ void __launch_bounds__(kThreads) sampleSlices(const SampleArgs p) {
   if (!filtered) return;
   race.max = rowMax;
   const Row row{logits, p.scratch.groupMax + int64_t(r) * p.scratch.groups, p.n, p.scratch.groups, aligned};
-  unsigned long long lowest = 0;
-  if (o.topK < p.n || o.topP < 1) lowest = lastKept(s, row, o, race, rowMin, rowWeight, p.weightBits);
-  __syncthreads();
-  const int token = raceOfRow(s, row, race, lowest, o.minP);
-  if (threadIdx.x == 0) p.tokens[r] = token;
+  const int kept = keepFew(s, row, o, race, rowMin, rowWeight, p.weightBits);
+  if (kept < 0) return leave(p, r, rowMax, rowMin);
+  unsigned long long winner = 0;
+  for (int i = threadIdx.x; i < kept; i += kThreads) {
+    const unsigned long long key = s.list[i], a = arrival(valueOf(key), idOf(key), race, o.minP);
+    winner = a > winner ? a : winner;
+  }
+  winner = blockBest(winner, s);
+  if (threadIdx.x == 0) p.tokens[r] = idOf(winner);
 }
 
 }  // namespace
 
 void sampleRows(const Context& c, int32_t* tokens, LogitRows logits, SamplingRows o) {
   int64_t rowsAtOnce;
-  const RowScratch scratch = rowScratch(c, logits.cols, rowsAtOnce);
+  const RowScratch scratch = rowScratch(c, logits.cols, true, rowsAtOnce);
   for (int64_t r = 0; r < logits.rows; r += rowsAtOnce) {
     const int64_t rows = logits.rows - r < rowsAtOnce ? logits.rows - r : rowsAtOnce;
     const SampleArgs args{logits.p + r * logits.stride, logits.stride, tokens + r,
                           {o.temperature + r, o.topK + r, o.topP + r, o.minP + r, o.seeds + 3 * r}, scratch, int(logits.cols), weightBits(logits.cols)};
     launch(c, "sample", sampleSlices, dim3(unsigned(scratch.count), unsigned(rows)), dim3(kThreads), 0, args);
+    sampleWideRows(c, args, rows);
   }
 }

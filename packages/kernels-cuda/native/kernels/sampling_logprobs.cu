@@ -26,16 +26,15 @@ __device__ __forceinline__ float logProb(float v, float max, double logTotal) {
 /// where the row has so many, at most kListed; how many.
 __device__ int likeliestBelow(RowShared& s, const Row& row, float max, float min, unsigned long long above, int count, int left) {
   const unsigned long long highest = above - (above != ~0ull);
-  if (above == ~0ull && count <= row.groups) {
-    const float reached = groupMaxOfRank(s, row, count);
-    const int n = listTokens(s, row, reached, [&](float x, int) { return x >= reached; });
-    if (n <= kListed) return sortList(s, n), n;
+  const float each = float(kBuckets) / (max - min);
+  const Steps steps{max, each < INFINITY ? each : 0.0f};
+  if (above == ~0ull) {
+    const int step = stepOfGroups(s, row, steps, {}, {false, (unsigned long long)count, 0});
+    const int n = step < 0 ? -1 : listDownTo(s, row, steps, step);
+    if (n >= 0) return n;
   }
   unsigned long long lowest = 0;
-  if (count < left) {
-    const float each = float(kBuckets) / (max - min);
-    lowest = findToken(s, row, {max, each < INFINITY ? each : 0.0f}, {}, {false, (unsigned long long)count, 0}, 0, 0, highest);
-  }
+  if (count < left) lowest = findToken(s, row, steps, {}, {false, (unsigned long long)count, 0}, 0, 0, highest);
   const int n = listTokens(s, row, lowest ? valueOf(lowest) : -INFINITY, [&](float x, int id) {
     const unsigned long long key = keyOf(x, id);
     return key >= lowest && key <= highest;
@@ -91,7 +90,7 @@ __global__ void __launch_bounds__(kThreads) logProbSlices(const LogProbArgs p) {
     for (int w = 0; w < kThreads / 32; w++) all += parts[0][w];
     slices[slice] = {max, min, 0, 0, weight, all};
   }
-  if (!lastOfRow(p.scratch.ended + r, gridDim.x, &last)) return;
+  if (!lastOfRow(p.scratch.ended + r, 1, gridDim.x, &last)) return;
 
   float* values = p.values + r * p.valueStride;
   int32_t* ids = p.ids + r * p.idStride;
@@ -136,7 +135,7 @@ __global__ void __launch_bounds__(kThreads) logProbSlices(const LogProbArgs p) {
 void logProbRows(const Context& c, float* values, int64_t valueStride, int32_t* ids, int64_t idStride, int32_t* ranks, LogitRows logits,
                  const int32_t* chosen, int64_t count) {
   int64_t rowsAtOnce;
-  const RowScratch scratch = rowScratch(c, logits.cols, rowsAtOnce);
+  const RowScratch scratch = rowScratch(c, logits.cols, false, rowsAtOnce);
   for (int64_t r = 0; r < logits.rows; r += rowsAtOnce) {
     const int64_t rows = logits.rows - r < rowsAtOnce ? logits.rows - r : rowsAtOnce;
     const LogProbArgs args{logits.p + r * logits.stride, logits.stride, values + r * valueStride, valueStride, ids + r * idStride, idStride, ranks + r,

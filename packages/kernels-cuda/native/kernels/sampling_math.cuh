@@ -76,14 +76,16 @@ __device__ __forceinline__ uint4 philox(uint32_t c, const Race& race) {
 /// Of the token `id`, and those 16, 32 and 48 behind it in its group: words x, y, z, w.
 __device__ __forceinline__ uint32_t counterOf(int id) { return (uint32_t(id) >> 6) << 4 | (uint32_t(id) & 15); }
 
-/// Greater is sooner; of tokens that arrive together the lower id is greater. 0: none.
-static __device__ __noinline__ uint64_t arrival(float x, int id, const Race race, float leastWeight) {
-  const uint4 words = philox(counterOf(id), race);
-  const int which = id >> 4 & 3;
-  const uint32_t word = which == 0 ? words.x : which == 1 ? words.y : which == 2 ? words.z : words.w;
+/// Greater is sooner; of tokens that arrive together the lower id is greater. 0: it does not run, its weight is below the least.
+__device__ __forceinline__ uint64_t arrivalOf(float x, int id, uint32_t word, const Race& race, float leastWeight) {
   const float weight = weightOf(x, race.max, race.temperature);
   if (!(weight >= leastWeight)) return 0;
   return uint64_t(__float_as_uint(__fdiv_rn(weight, waitingTime(word)))) << 32 | (0xffffffffu - uint32_t(id));
+}
+static __device__ __noinline__ uint64_t arrival(float x, int id, const Race race, float leastWeight) {
+  const uint4 words = philox(counterOf(id), race);
+  const int which = id >> 4 & 3;
+  return arrivalOf(x, id, which == 0 ? words.x : which == 1 ? words.y : which == 2 ? words.z : words.w, race, leastWeight);
 }
 
 /// Logarithms to base 2 of a token's rate, weight / waiting time. Its time lies between u and 1.3863 u where u ≤ 1/2, and never

@@ -28,8 +28,9 @@ struct RowShared {
   int bucket, listed;
 };
 
-/// 16 tokens of a thread, as four quarters of a group hold them: x[j][i] is token first + 16 j + i. −infinity past the end.
-__device__ __forceinline__ void loadTile(float (&x)[4][4], const float* row, int first, int n, bool aligned) {
+/// 16 tokens of a thread, as four quarters of a group hold them: x[j][i] is token first + 16 j + i. −infinity past the end. kClean:
+/// NaN and −0 are replaced, so that keys can be made of them.
+template <bool kClean = true> __device__ __forceinline__ void loadTile(float (&x)[4][4], const float* row, int first, int n, bool aligned) {
   if (aligned && first + 52 <= n) {
 #pragma unroll
     for (int j = 0; j < 4; j++) {
@@ -42,10 +43,12 @@ __device__ __forceinline__ void loadTile(float (&x)[4][4], const float* row, int
 #pragma unroll
       for (int i = 0; i < 4; i++) x[j][i] = first + 16 * j + i < n ? row[first + 16 * j + i] : -INFINITY;
   }
+  if constexpr (kClean) {
 #pragma unroll
-  for (int j = 0; j < 4; j++)
+    for (int j = 0; j < 4; j++)
 #pragma unroll
-    for (int i = 0; i < 4; i++) x[j][i] = cleaned(x[j][i]);
+      for (int i = 0; i < 4; i++) x[j][i] = cleaned(x[j][i]);
+  }
 }
 /// Where in its group a thread's tokens begin: four threads share a group.
 __device__ __forceinline__ int tileStart(int group) { return group * kGroup + int(threadIdx.x % 4) * 4; }
@@ -215,21 +218,56 @@ __device__ __forceinline__ int placeInList(RowShared& s, int n, const Target& ta
   return place;
 }
 
-/// A logit that just `rank` groups reach with their greatest (more where groups tie). rank ≤ row.groups.
-__device__ __forceinline__ float groupMaxOfRank(RowShared& s, const Row& row, int rank) {
-  uint32_t prefix = 0;
-  unsigned long long held = 0;
-  for (int shift = 21; shift >= 0; shift = shift == 21 ? 10 : shift - 10) {
-    const int bits = shift == 0 ? 10 : 11, buckets = 1 << bits;
-    clearHistogram(s);
-    for (int g = threadIdx.x; g < row.groups; g += kThreads) {
-      const uint32_t order = orderOf(__ldcg(row.groupMax + g));
-      if (shift == 21 || order >> (shift + bits) == prefix) atomicAdd(&s.count[buckets - 1 - int(order >> shift & uint32_t(buckets - 1))], 1u);
-    }
-    findBucket(s, {false, (unsigned long long)rank, 0}, held, 0);
-    held = s.heldCount, prefix = prefix << bits | uint32_t(buckets - 1 - s.bucket);
+/// The step that `target` is reached in when the greatest of each group alone is counted or weighed: all tokens down to it reach it all
+/// the more. -1 where they do not.
+__device__ __forceinline__ int stepOfGroups(RowShared& s, const Row& row, const Steps& steps, const Weigher& weigher, const Target& target) {
+  clearHistogram(s);
+#pragma unroll 4
+  for (int g = threadIdx.x; g < row.groups; g += kThreads) {
+    const float v = __ldcg(row.groupMax + g);
+    if (target.byWeight) addToBucket(s, steps.of(v), weigher.of(v));
+    else atomicAdd(&s.count[steps.of(v)], 1u);
   }
-  return floatOf(prefix);
+  return findBucket(s, target, 0, 0) ? s.bucket : -1;
+}
+
+/// Lists and sorts the keys of all tokens down to a step: how many, or -1 where they are more than the list holds.
+__device__ __forceinline__ int listDownTo(RowShared& s, const Row& row, const Steps& steps, int step) {
+  uint32_t* groups = s.high;  // beside the list
+  __syncthreads();
+  if (threadIdx.x == 0) s.listed = 0;
+  __syncthreads();
+#pragma unroll 4
+  for (int g = threadIdx.x; g < row.groups; g += kThreads)
+    if (steps.of(__ldcg(row.groupMax + g)) <= step) {
+      const int at = atomicAdd(&s.listed, 1);
+      if (at < kBuckets) groups[at] = uint32_t(g);
+    }
+  __syncthreads();
+  const int n = s.listed;
+  __syncthreads();
+  if (n > kBuckets) return -1;
+  if (threadIdx.x == 0) s.listed = 0;
+  __syncthreads();
+  for (int i = threadIdx.x / 4; i < n; i += kThreads / 4) {
+    float x[4][4];
+    const int first = tileStart(int(groups[i]));
+    loadTile(x, row.x, first, row.n, row.aligned);
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+#pragma unroll
+      for (int k = 0; k < 4; k++)
+        if (first + 16 * j + k < row.n && steps.of(x[j][k]) <= step) {
+          const int at = atomicAdd(&s.listed, 1);
+          if (at < kListed) s.list[at] = keyOf(x[j][k], first + 16 * j + k);
+        }
+  }
+  __syncthreads();
+  const int listed = s.listed;
+  __syncthreads();
+  if (listed > kListed) return -1;
+  sortList(s, listed);
+  return listed;
 }
 
 /// The key of the token among keys lowest … highest at which the target is reached; 0 where none does. `all`: what the tokens weigh

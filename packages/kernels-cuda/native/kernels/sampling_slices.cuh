@@ -15,21 +15,42 @@ struct Slice {
   unsigned int before;
 };
 
-/// Scratch memory of rows: slices [rows, slices], then group maxima [rows, groups].
+/// What the first pass leaves of a row that it cannot decide; the passes after it fill in the rest.
+struct Wide {
+  float max, min;
+  int step;  // where the last kept token is, if only that is known yet; −1: it is `lowest`
+  unsigned int listed;
+  unsigned long long lowest;  // key of the last token that is kept; 0: all are
+  unsigned long long heldCount, heldWeight;
+  double target;
+  unsigned long long best;  // the first arrival of those before that step
+  unsigned long long weight[kBuckets];
+  unsigned int count[kBuckets];
+  unsigned long long list[kListed];
+};
+
+/// Scratch memory of rows: slices [rows, slices], group maxima [rows, groups], wide rows.
 struct RowScratch {
   Slice* slices;
   float* groupMax;
-  unsigned int* ended;  // [rows] blocks that have; zeros before and after
+  Wide* wide;           // [rows], or null
+  int* wideRows;        // which rows those are
+  unsigned int* ended;  // [rows] slices that are done; zeros before and after
   int count, groups;    // of a row
 };
-inline RowScratch rowScratch(const Context& c, int64_t cols, int64_t& rowsAtOnce) {
+/// How many rows have room at once, too. The counters behind `ended`: of wide rows, of blocks that are through with them.
+inline RowScratch rowScratch(const Context& c, int64_t cols, bool wide, int64_t& rowsAtOnce) {
   RowScratch r{};
   r.count = int((cols + kSlice - 1) / kSlice), r.groups = int((cols + kGroup - 1) / kGroup);
-  const size_t bytes = size_t(r.count) * sizeof(Slice) + size_t(r.groups) * sizeof(float);
-  rowsAtOnce = int64_t(Context::kScratchBytes / bytes);
-  if (rowsAtOnce > 65535) rowsAtOnce = 65535;
-  r.slices = reinterpret_cast<Slice*>(c.scratch);
-  r.groupMax = reinterpret_cast<float*>(c.scratch + size_t(rowsAtOnce) * size_t(r.count) * sizeof(Slice));
+  const size_t slices = size_t(r.count) * sizeof(Slice), groups = size_t(r.groups + 1) / 2 * 2 * sizeof(float);
+  rowsAtOnce = int64_t(Context::kScratchBytes / (slices + groups + (wide ? sizeof(Wide) + 2 * sizeof(int) : 0)));
+  if (rowsAtOnce > int64_t(Context::kCounters) / 2) rowsAtOnce = int64_t(Context::kCounters) / 2;
+  const size_t rows = size_t(rowsAtOnce);
+  char* at = c.scratch;
+  r.slices = reinterpret_cast<Slice*>(at), at += rows * slices;
+  r.wide = wide ? reinterpret_cast<Wide*>(at) : nullptr, at += wide ? rows * sizeof(Wide) : 0;
+  r.groupMax = reinterpret_cast<float*>(at), at += rows * groups;
+  r.wideRows = reinterpret_cast<int*>(at);
   r.ended = c.counters;
   return r;
 }
@@ -51,13 +72,15 @@ __device__ __forceinline__ float blockMax(float v, uint32_t* parts) {
   return floatOf(most);
 }
 
-/// Whether the calling block is the last of its row; what the others wrote is visible then. Every thread gets the answer.
-__device__ __forceinline__ bool lastOfRow(unsigned int* ended, unsigned int blocks, int* flag) {
+/// Whether the calling block, which has done `slices` of the row's, is the last one of the row; what the others wrote is visible
+/// then. Every thread gets the answer.
+__device__ __forceinline__ bool lastOfRow(unsigned int* ended, unsigned int slices, unsigned int all, int* flag) {
   __syncthreads();
   if (threadIdx.x == 0) {
     __threadfence();
-    *flag = atomicAdd(ended, 1u) == blocks - 1;
-    if (*flag) *ended = 0, __threadfence();
+    *flag = atomicAdd(ended, slices) + slices == all;
+    if (*flag) *ended = 0;
+    __threadfence();
   }
   __syncthreads();
   return *flag != 0;
@@ -114,4 +137,18 @@ __device__ __forceinline__ void storeGroupMax(float threadMax, float* groupMax, 
   threadMax = fmaxf(threadMax, __shfl_xor_sync(~0u, threadMax, 1));
   threadMax = fmaxf(threadMax, __shfl_xor_sync(~0u, threadMax, 2));
   if (threadIdx.x % 4 == 0 && group < groups) groupMax[group] = threadMax;
+}
+
+/// The greatest over a block, for every thread.
+__device__ __forceinline__ unsigned long long blockBest(unsigned long long v, RowShared& s) {
+#pragma unroll
+  for (int o = 16; o; o >>= 1) {
+    const unsigned long long other = __shfl_xor_sync(~0u, v, o);
+    v = other > v ? other : v;
+  }
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) s.sums[0][threadIdx.x / 32] = v;
+  __syncthreads();
+  for (int w = 0; w < kThreads / 32; w++) v = s.sums[0][w] > v ? s.sums[0][w] : v;
+  return v;
 }
