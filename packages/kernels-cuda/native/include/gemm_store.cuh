@@ -21,28 +21,24 @@ struct GemmOut {
   int64_t stride;
   const char* bias;
   DType biasType;
-  bool add;
   bool pairs;  // two numbers at an even column may be stored as one
   explicit GemmOut(const LinearCall& a)
-      : p(a.out), type(a.outType), stride(a.outStride), bias(a.bias), biasType(a.biasType), add(a.add), pairs(a.outStride % 2 == 0 && uintptr_t(a.out) % 8 == 0) {}
+      : p(a.out), type(a.outType), stride(a.outStride), bias(a.bias), biasType(a.biasType), pairs(a.outStride % 2 == 0 && uintptr_t(a.out) % 8 == 0) {}
   __device__ __forceinline__ void store(int64_t row, int64_t col, float sum) const {
     if (bias) sum += loadAs(biasType, bias, col);
-    if (add) sum += loadAs(type, p, row * stride + col);
     storeAs(type, p, row * stride + col, sum);
   }
   /// Columns col (even) and col + 1, where they are below n.
   __device__ __forceinline__ void storePair(int64_t row, int64_t col, int64_t n, float a, float b) const {
-    if (col + 1 >= n || !pairs || (add && type != DType::f32)) {
+    if (col + 1 >= n || !pairs) {
       if (col < n) store(row, col, a);
       if (col + 1 < n) store(row, col + 1, b);
       return;
     }
     if (bias) a += loadAs(biasType, bias, col), b += loadAs(biasType, bias, col + 1);
     const int64_t i = (row * stride + col) / 2;
-    if (type == DType::f32) {
-      const float2 before = add ? reinterpret_cast<const float2*>(p)[i] : make_float2(0, 0);
-      reinterpret_cast<float2*>(p)[i] = make_float2(a + before.x, b + before.y);
-    } else if (type == DType::bf16) reinterpret_cast<__nv_bfloat162*>(p)[i] = __floats2bfloat162_rn(a, b);
+    if (type == DType::f32) reinterpret_cast<float2*>(p)[i] = make_float2(a, b);
+    else if (type == DType::bf16) reinterpret_cast<__nv_bfloat162*>(p)[i] = __floats2bfloat162_rn(a, b);
     else reinterpret_cast<__half2*>(p)[i] = __floats2half2_rn(a, b);
   }
 };

@@ -25,7 +25,6 @@ struct LinearCall {
   PackedMatrix w;
   const char* bias;  // [n] or null
   DType biasType;
-  bool add = false;  // out += instead of out =
 };
 
 /// Chooses the kernel: small batches, cuBLASLt, our own product.

@@ -188,7 +188,7 @@ template <class T, class S> void run(Context& c, const LinearCall& a) {
   call.stepsPerSplit = int(ceilDiv(steps, splits));
   splits = ceilDiv(steps, call.stepsPerSplit);
   GemmOut out(a), parts(a);
-  parts.p = c.scratch, parts.type = DType::f32, parts.stride = a.w.n, parts.bias = nullptr, parts.add = false;
+  parts.p = c.scratch, parts.type = DType::f32, parts.stride = a.w.n, parts.bias = nullptr;
   launch(c, "gemmTensor", gemmTensorKernel<T, S>, dim3(unsigned(tiles), unsigned(splits)), dim3(S::kThreads), S::kSharedBytes, call,
          splits > 1 ? parts : out);
   if (splits == 1) return;

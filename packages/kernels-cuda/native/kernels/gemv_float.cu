@@ -30,27 +30,36 @@ template <int C> __device__ __forceinline__ void sumLanes(float (&v)[C]) {
   }
 }
 
-/// At most M rows of x.
+/// At most M rows of x. The warps of a block are kWarps / split groups of rows of w, and `split` parts of k in each.
 template <class W, class X, int M>
-__global__ void __launch_bounds__(kWarps * 32, M == 1 ? 3 : 2) gemvFloatKernel(const W* w, int64_t kp, int64_t n, const X* x, int64_t xStride, int64_t k, int m,
-                                                               bool aligned, GemmOut out) {
+__global__ void __launch_bounds__(kWarps * 32, M == 1 ? 3 : 2) gemvFloatKernel(const W* w, int64_t kp, int64_t n, const X* x, int64_t xStride, int64_t k,
+                                                                               int m, bool aligned, int split, GemmOut out) {
   pdlTrigger();
   constexpr int V = kVec<W>;
   __shared__ float parts[kWarps][kRows * M];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t n0 = int64_t(blockIdx.x) * kRows;
+  const int64_t n0 = (int64_t(blockIdx.x) * (kWarps / split) + warp / split) * kRows;
   const int first = blockIdx.y * M, rows = m - first < M ? m - first : M;
   x += first * xStride;
   float sums[kRows * M] = {};
   const W* row[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; r++) row[r] = w + (n0 + r < n ? n0 + r : n - 1) * kp;
-  pdlWait();
-#pragma unroll(M == 16 ? 1 : 2)
-  for (int64_t k0 = (warp * 32 + lane) * V; k0 < kp; k0 += kWarps * 32 * V) {
-    Vec<W, V> in[kRows];
+  const int64_t step = split * 32 * V;
+  int64_t k0 = (warp % split * 32 + lane) * V;
+  Vec<W, V> in[kRows], next[kRows];
+  auto fetch = [&](int64_t at) {
 #pragma unroll
-    for (int r = 0; r < kRows; r++) in[r] = *reinterpret_cast<const Vec<W, V>*>(row[r] + k0);
+    for (int r = 0; r < kRows; r++)
+      if (at < kp) next[r] = *reinterpret_cast<const Vec<W, V>*>(row[r] + at);
+  };
+  fetch(k0);  // weights do not wait for the kernel before this one
+  pdlWait();
+#pragma unroll 1
+  for (; k0 < kp; k0 += step) {
+#pragma unroll
+    for (int r = 0; r < kRows; r++) in[r] = next[r];
+    fetch(k0 + step);
 #pragma unroll
     for (int t = 0; t < M; t++) {
       if (t >= rows) break;
@@ -80,21 +89,25 @@ __global__ void __launch_bounds__(kWarps * 32, M == 1 ? 3 : 2) gemvFloatKernel(c
 #pragma unroll
     for (int i = 0; i < kEach; i++) parts[warp][lane / kShare * kEach + i] = sums[i];
   __syncthreads();
-  if (threadIdx.x >= C) return;
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < kWarps; i++) sum += parts[i][threadIdx.x];
-  const int t = threadIdx.x % M;
-  const int64_t col = n0 + threadIdx.x / M;
-  if (t < rows && col < n) out.store(first + t, col, sum);
+  for (int i = threadIdx.x; i < C * (kWarps / split); i += kWarps * 32) {
+    const int group = i / C, which = i % C, t = which % M;
+    float sum = 0;
+    for (int s = 0; s < split; s++) sum += parts[group * split + s][which];
+    const int64_t col = (int64_t(blockIdx.x) * (kWarps / split) + group) * kRows + which / M;
+    if (t < rows && col < n) out.store(first + t, col, sum);
+  }
 }
 
 template <class W, class X> void run(Context& c, const LinearCall& a) {
   const bool aligned = uintptr_t(a.x) % 16 == 0 && a.xStride * sizeof(X) % 16 == 0;
   auto start = [&](auto kernel, int64_t most) {
-    const dim3 grid(unsigned((a.w.n + kRows - 1) / kRows), unsigned((a.m + most - 1) / most));
+    // Warps beside each other in rows share what they read of x, where there are rows enough for all multiprocessors.
+    int split = kWarps;
+    while (most > 1 && split > 1 && a.w.n * split / (2 * kRows * kWarps) >= c.sms * 2) split /= 2;
+    const int64_t perBlock = kRows * (kWarps / split);
+    const dim3 grid(unsigned((a.w.n + perBlock - 1) / perBlock), unsigned((a.m + most - 1) / most));
     launch(c, "gemvFloat", kernel, grid, dim3(kWarps * 32), 0, reinterpret_cast<const W*>(a.w.p), a.w.kp(), a.w.n, reinterpret_cast<const X*>(a.x),
-           a.xStride, a.w.k, int(a.m), aligned, GemmOut(a));
+           a.xStride, a.w.k, int(a.m), aligned, split, GemmOut(a));
   };
   if (a.m == 1) start(gemvFloatKernel<W, X, 1>, 1);
   else if (a.m <= 4) start(gemvFloatKernel<W, X, 4>, 4);

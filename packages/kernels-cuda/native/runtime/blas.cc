@@ -120,8 +120,8 @@ class BlasLt final : public Blas {
   }
 
   bool start(Context& c, const LinearCall& call, const Problem& p, const CublasLt::Algorithm& algorithm) {
-    const float one = 1, keep = call.add ? 1 : 0;
-    return f_.multiply(handle_, p.operation, &one, call.w.p, p.a, call.x, p.b, &keep, call.out, p.d, call.out, p.d, &algorithm, c.scratch, kBlasWorkspace,
+    const float one = 1, zero = 0;
+    return f_.multiply(handle_, p.operation, &one, call.w.p, p.a, call.x, p.b, &zero, call.out, p.d, call.out, p.d, &algorithm, c.scratch, kBlasWorkspace,
                        c.stream) == 0;
   }
 

@@ -11,7 +11,7 @@ bool trySmall(Context& c, const LinearCall& a) {
   s.w = a.w.p, s.format = a.w.format, s.n = a.w.n, s.k = a.w.k, s.kp = a.w.kp();
   s.x = a.x, s.xType = a.xType, s.xStride = a.xStride, s.tokens = a.m;
   s.bias = a.bias, s.biasType = a.biasType;
-  s.epilogue = a.add ? kResidual : kStore, s.activation = -1;
+  s.epilogue = kStore, s.activation = -1;
   s.out = a.out, s.outType = a.outType, s.outStride = a.outStride;
   if (!smallLinearFits(c, s)) return false;
   smallLinear(c, s);
