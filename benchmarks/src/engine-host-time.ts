@@ -30,7 +30,7 @@ function idleDevice(onRead: () => void): Device {
       return address
     },
     release: nothing,
-    memory: () => ({ total: 2 ** 37, free: 2 ** 37 }),
+    memory: () => ({ total: 2 ** 39, free: 2 ** 39 }),
     upload: nothing,
     download: zeros,
     read(src) {
