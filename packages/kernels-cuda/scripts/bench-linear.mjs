@@ -42,7 +42,7 @@ if (!native) throw new Error(reason)
 const context = native.createContext(0)
 const { sharedBytes, capability } = native.describeContext(context)
 
-const SLAB = 2 ** 31
+const SLAB = 2 ** 30
 const slab = native.allocate(context, SLAB)
 const noise = Uint16Array.from({ length: 2 ** 24 }, () => {
   const bits = Math.random() * 65536
@@ -112,18 +112,19 @@ function seconds(shape, tokens, fused, plan, repetitions) {
 
 function* plans(shape, tokens) {
   const lines = Math.ceil(shape[2] / 64)
-  for (const cluster of tokens > 2 ? [1, 2, 4, 8] : [1])
-    for (const abreast of [1, 2, 4])
-      for (const bytes of [112 * 1024, 164 * 1024, sharedBytes])
-        for (const slot of [...new Set([8, 16, 32, 56, lines].filter((l) => l * 1024 * abreast < bytes))])
-          yield [1, slot, abreast, cluster, bytes]
-  if (flag('direct')) for (const abreast of [1, 2, 4]) yield [0, lines, abreast, 1, 100 * 1024]
+  const sizes = [112 * 1024, 164 * 1024, sharedBytes]
+  const slots = (abreast, bytes) => [...new Set([8, 16, 32, 56, lines].filter((l) => l <= lines && l * 1024 * (abreast + 1) < bytes))]
+  const clusters = tokens > 2 ? [1, 2, 4] : [1]
+  for (const bytes of sizes) for (const l of slots(1, bytes)) if (tokens <= 8) yield [1, l, 1, 1, bytes]
+  for (const cluster of clusters)
+    for (const abreast of [1, 2, 4]) for (const bytes of sizes) for (const l of slots(abreast, bytes)) yield [2, l, abreast, cluster, bytes]
+  yield [0, lines, 1, 1, sharedBytes]
 }
 
 const tokensList = (option('tokens') ?? '1,2,4,8,16').split(',').map(Number)
 const wanted = option('shapes')?.split(',')
 const kinds = flag('plain') ? [false] : flag('fused') ? [true] : [false, true]
-for (const shape of SHAPES.filter(([name]) => !wanted || wanted.some((w) => name.startsWith(w)))) {
+for (const shape of SHAPES.filter(([name]) => !wanted || wanted.some((w) => name.includes(w)))) {
   const bytes = shape[1] * shape[2] * 2
   for (const fused of kinds) {
     const cells = []
@@ -140,7 +141,7 @@ for (const shape of SHAPES.filter(([name]) => !wanted || wanted.some((w) => name
         tried.sort((a, b) => b.v - a.v)
         const again = tried.slice(0, 6).map(({ p }) => ({ p, v: speed(p, 3) }))
         again.sort((a, b) => b.v - a.v)
-        cell += ` [${plan.slice(1, 4)},${plan[4] >> 10}K] best ${again.slice(0, 4).map(({ p, v }) => `${v.toFixed(0)} [${p.slice(1, 4)},${p[4] >> 10}K]`)}`
+        cell += ` [${plan.slice(0, 4)},${plan[4] >> 10}K] best ${again.slice(0, 4).map(({ p, v }) => `${v.toFixed(0)} [${p.slice(0, 4)},${p[4] >> 10}K]`)}`
         cell = `\n    ${cell}`
       }
       cells.push(cell)

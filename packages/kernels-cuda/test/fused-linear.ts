@@ -10,7 +10,7 @@ export interface FusedNative extends Native {
   fusedLinearBy(context: number, ...planAndCall: number[]): boolean
 }
 
-/** Ring flag, lines, abreast, cluster, bytes of shared memory: `native/include/linear_small.h`. */
+/** Kind, lines, abreast, cluster, bytes of shared memory: `native/include/linear_small.h`. */
 export type Plan = readonly [number, number, number, number, number]
 
 export interface FusedCase {

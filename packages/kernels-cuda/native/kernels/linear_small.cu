@@ -4,10 +4,11 @@
 
 namespace {
 
-constexpr int kMostTokens = 32;  // that the kernels can do
-constexpr int kBestTokens = 16;  // up to which they are the better choice
+constexpr int kMostTokens = 16;
 /// More than half of a multiprocessor's shared memory: two blocks of one kernel would otherwise share one and leave another idle.
 constexpr int kAlone = 115200;
+/// More than a third: the kernel behind may come in beside this one, but not a third block.
+constexpr int kOfTwo = 79872;
 
 int64_t ceilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int power2(int64_t n) {
@@ -26,11 +27,14 @@ struct Layout {
 bool lay(const Context& c, const SmallLinear& a, const SmallPlan& plan, int mostGroups, Layout& to) {
   const bool normed = a.g != nullptr;
   const int lines = int(ceilDiv(a.kp, kLine));
-  if (plan.lines < 1 || plan.cluster < 1 || plan.cluster > kMostCluster || power2(plan.cluster) != plan.cluster) return false;
-  if (plan.cluster > 1 && (!plan.ring || normed)) return false;
-  if (plan.ring && c.capability < 90) return false;
-  const bool abreastFits = normed || a.tokens <= 8 ? plan.abreast == 1 || plan.abreast == 2 : plan.abreast == 2 || (plan.abreast == 4 && a.tokens <= 16);
-  if (!abreastFits) return false;
+  const bool ring = plan.kind != kDirect;
+  if (plan.kind < kDirect || plan.kind > kStreamed || plan.lines < 1 || plan.cluster < 1 || plan.cluster > kMostCluster) return false;
+  if (power2(plan.cluster) != plan.cluster || (plan.cluster > 1 && (!ring || normed)) || (ring && c.capability < 90)) return false;
+  const bool xVectors = aligned(a.x, a.tokens > 1 ? a.xStride * 2 : 0, 16);
+  if (plan.kind == kStreamed) {
+    if (normed || !xVectors || a.k % 8 || (plan.abreast != 1 && plan.abreast != 2 && plan.abreast != 4)) return false;
+  } else if (plan.kind == kResident && a.tokens > 8) return false;
+  const int abreast = plan.kind == kStreamed ? plan.abreast : plan.kind == kDirect && !normed && a.tokens > 8 ? 2 : 1;
 
   SmallCall& call = to.call;
   call = SmallCall{};
@@ -38,19 +42,20 @@ bool lay(const Context& c, const SmallLinear& a, const SmallPlan& plan, int most
   call.pair = a.epilogue == kGated ? 2 : 1;
   call.rows = int(a.n / call.pair);
   call.cluster = plan.cluster;
-  const int perSm = plan.ring ? 1 : 2;
+  const int perSm = ring ? 1 : 2;
   const int groups = int(std::min<int64_t>(std::min(c.sms * perSm / plan.cluster, mostGroups), call.rows));
   const int64_t groupRows = ceilDiv(call.rows, groups), units = ceilDiv(groupRows, kUnit) * call.pair;
   const int myLines = int(ceilDiv(lines, plan.cluster));  // of a block, at most
   call.lines = int(ceilDiv(myLines, ceilDiv(myLines, plan.lines)));
-  call.whole = plan.ring && plan.cluster == 1 && call.lines >= lines;
+  if (plan.kind == kStreamed) call.lines = int(ceilDiv(call.lines, kConsumers) * kConsumers);
+  call.whole = ring && plan.cluster == 1 && call.lines >= lines;
   call.pitch = call.whole ? int(a.kp * 2) : call.lines * 128 + 64;
   call.slotBytes = int(ceilDiv(call.pitch * kUnit, 128) * 128);
 
   const int xColumns = int(std::min<int64_t>(a.kp, int64_t(myLines) * kLine));
   call.xPitch = xColumns * 2 + (xColumns * 2 % 128 == 0 ? 64 : 0);
-  const int xBytes = int(ceilDiv(int64_t(call.xPitch) * a.tokens * (normed ? 2 : 1), 128) * 128);
-  call.flush = std::max(std::max(plan.abreast, call.pair), std::min(a.tokens <= 2 ? 8 : 4, power2(units)));
+  const int xBytes = plan.kind == kStreamed ? 0 : int(ceilDiv(int64_t(call.xPitch) * a.tokens * (normed ? 2 : 1), 128) * 128);
+  call.flush = std::max(std::max(abreast, call.pair), std::min(a.tokens <= 2 ? 8 : 4, power2(units)));
   call.buffers = a.tokens <= 4 && units > call.flush ? 2 : 1;
   const int partBytes = call.buffers * kConsumers * call.flush * int(a.tokens * kUnit + kUnit) * 4;
   const int all = int(a.tokens) * call.flush / call.pair * kUnit, owned = int(ceilDiv(all, plan.cluster));
@@ -60,19 +65,19 @@ bool lay(const Context& c, const SmallLinear& a, const SmallPlan& plan, int most
   const int most = std::min(plan.sharedBytes, c.sharedBytes) - 2048;  // static shared memory, and what the system keeps
   const int64_t need = units * ceilDiv(myLines, call.lines);
   const int64_t fit = most > rest ? (most - rest) / call.slotBytes : 0;
-  call.stages = plan.ring ? int(std::min<int64_t>(std::min<int64_t>(need, fit), kMostStages)) : 0;
-  if (plan.ring && call.stages < std::min<int64_t>(need, plan.abreast + 1)) return false;
-  if (!plan.ring && rest > most) return false;
+  call.stages = ring ? int(std::min<int64_t>(std::min<int64_t>(need, fit), kMostStages)) : 0;
+  if (ring && call.stages < std::min<int64_t>(need, abreast + 1)) return false;
+  if (!ring && rest > most) return false;
   call.xAt = call.stages * call.slotBytes;
   call.partsAt = call.xAt + xBytes;
   call.receivedAt = call.partsAt + int(ceilDiv(partBytes, 128) * 128);
   int bytes = call.xAt + rest;
-  if (plan.ring && plan.sharedBytes > kAlone) bytes = std::max(bytes, kAlone);
+  if (ring) bytes = std::max(bytes, plan.sharedBytes > kAlone ? kAlone : kOfTwo);
 
   const int xSize = sizeOf(a.xType), gSize = sizeOf(a.gType);
-  call.xVectors = aligned(a.x, a.tokens > 1 ? a.xStride * 2 : 0, 16);
+  call.xVectors = xVectors;
   call.normVectors = normed && a.k % 4 == 0 && aligned(a.x, a.tokens > 1 ? a.xStride * xSize : 0, 4 * xSize) && aligned(a.g, 0, 4 * gSize);
-  to.how = {plan.ring, plan.abreast, groups * plan.cluster, bytes};
+  to.how = {plan.kind, abreast, groups * plan.cluster, bytes};
   return true;
 }
 
@@ -94,31 +99,31 @@ bool possible(const SmallLinear& a) {
 }  // namespace
 
 SmallPlan planSmallLinear(const Context& c, const SmallLinear& a) {
-  SmallPlan plan{};
-  plan.ring = c.capability >= 90;
-  plan.cluster = 1;
-  plan.abreast = a.tokens <= 2 ? 1 : a.tokens <= 8 || a.g ? 2 : 4;
   const int lines = int(ceilDiv(a.kp, kLine));
-  if (!plan.ring) {
-    plan.lines = lines, plan.sharedBytes = c.sharedBytes;
-    if (a.tokens > 8 && !a.g) plan.abreast = 4;
-    return plan;
-  }
-  // x stays in shared memory: blocks of a cluster divide it where it would leave the ring too little.
-  const int64_t xBytes = a.kp * 2 * a.tokens * (a.g ? 2 : 1);
-  while (!a.g && plan.cluster < kMostCluster && xBytes / plan.cluster > 66 << 10) plan.cluster *= 2;
+  SmallPlan plan{kDirect, lines, 1, 1, c.sharedBytes};
+  if (c.capability < 90) return plan;
+  // Where all of a block's rows fit into half of the shared memory, two kernels share a multiprocessor and the next one's weights
+  // arrive while this one waits.
   const int64_t weightBytes = a.n * a.kp * 2;
-  plan.sharedBytes = weightBytes <= int64_t(12) << 20 ? 112 << 10 : c.sharedBytes;
-  plan.lines = weightBytes <= int64_t(12) << 20 ? 16 : 32;
-  if (plan.cluster == 1 && lines <= 32 && (plan.abreast == 1 || lines <= 16)) plan.lines = lines;
-  return plan;
+  const bool small = weightBytes <= int64_t(12) << 20;
+  const int bytes = small ? 112 << 10 : c.sharedBytes, slot = small ? 16 : 64;
+  if (a.g || a.tokens <= 2) {
+    for (int l : {slot, slot / 2, slot / 4, 8})
+      if (planFits(c, a, plan = {kResident, l, 1, 1, bytes})) return plan;
+  } else {
+    const int64_t units = ceilDiv(ceilDiv(a.n, c.sms), kUnit);
+    const int abreast = units >= 4 ? 4 : units >= 2 ? 2 : 1;
+    for (int l : {16, 8})
+      if (planFits(c, a, plan = {kStreamed, l, abreast, 1, bytes})) return plan;
+  }
+  return {kDirect, lines, 1, 1, c.sharedBytes};
 }
 
 bool planFits(const Context& c, const SmallLinear& a, const SmallPlan& plan) {
   Layout layout;
   return possible(a) && layClusters(c, a, plan, layout);
 }
-bool smallLinearFits(const Context& c, const SmallLinear& a) { return a.tokens <= kBestTokens && planFits(c, a, planSmallLinear(c, a)); }
+bool smallLinearFits(const Context& c, const SmallLinear& a) { return planFits(c, a, planSmallLinear(c, a)); }
 
 void smallLinear(Context& c, const SmallLinear& a, const SmallPlan& plan) {
   Layout layout;

@@ -34,7 +34,6 @@ template <class T, int P_, bool upper_, bool split_> struct Fragments {
 };
 template <class T> using Tokens8 = Fragments<T, 1, false, false>;
 template <class T> using Tokens16 = Fragments<T, 1, true, false>;
-template <class T> using Tokens32 = Fragments<T, 2, true, false>;
 template <class T> using Split8 = Fragments<T, 1, true, true>;
 
 /// The part of a block: rows [u0, u1), lines [line0, line1), units (a pair is two).

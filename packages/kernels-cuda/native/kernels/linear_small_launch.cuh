@@ -1,13 +1,14 @@
 // Which instance of a kernel a call gets. One file a weight format instantiates this.
 #pragma once
+#include <algorithm>
 #include "launch.h"
 #include "linear_small_direct.cuh"
-#include "linear_small_ring.cuh"
+#include "linear_small_resident.cuh"
+#include "linear_small_streamed.cuh"
 
 /// What the host decided besides the call: instance, grid, shared memory.
 struct SmallLaunch {
-  bool ring;
-  int abreast, blocks, sharedBytes;
+  int kind, abreast, blocks, sharedBytes;
 };
 void launchSmallBf16(const Context& c, const SmallCall& call, const SmallLaunch& how);
 void launchSmallF16(const Context& c, const SmallCall& call, const SmallLaunch& how);
@@ -16,12 +17,19 @@ int mostClustersBf16(const SmallCall& call, const SmallLaunch& how);
 int mostClustersF16(const SmallCall& call, const SmallLaunch& how);
 
 using SmallKernel = void (*)(SmallCall);
-template <class F, int ABREAST> SmallKernel smallInstance(const SmallLaunch& how) { return how.ring ? smallLinearRing<F, ABREAST> : smallLinearDirect<F, ABREAST>; }
+template <class F> SmallKernel smallStreamed(int abreast) {
+  return abreast == 1 ? smallLinearStreamed<F, 1> : abreast == 2 ? smallLinearStreamed<F, 2> : smallLinearStreamed<F, 4>;
+}
+template <class F> SmallKernel smallInstance(const SmallLaunch& how) {
+  if constexpr (!F::split)
+    if (how.kind == kStreamed) return smallStreamed<F>(how.abreast);
+  if constexpr (F::P == 1 && F::split == F::upper)
+    if (how.kind == kResident) return smallLinearResident<F>;
+  return smallLinearDirect<F, F::upper && !F::split ? 2 : 1>;
+}
 template <class T> SmallKernel smallKernel(const SmallCall& call, const SmallLaunch& how) {
-  if (call.op.g) return how.abreast == 1 ? smallInstance<Split8<T>, 1>(how) : smallInstance<Split8<T>, 2>(how);
-  if (call.op.tokens <= 8) return how.abreast == 1 ? smallInstance<Tokens8<T>, 1>(how) : smallInstance<Tokens8<T>, 2>(how);
-  if (call.op.tokens <= 16) return how.abreast == 2 ? smallInstance<Tokens16<T>, 2>(how) : smallInstance<Tokens16<T>, 4>(how);
-  return smallInstance<Tokens32<T>, 2>(how);
+  if (call.op.g) return smallInstance<Split8<T>>(how);
+  return call.op.tokens <= 8 ? smallInstance<Tokens8<T>>(how) : smallInstance<Tokens16<T>>(how);
 }
 
 /// launch() knows no clusters.
@@ -29,7 +37,9 @@ struct SmallConfig {
   cudaLaunchConfig_t config{};
   cudaLaunchAttribute attributes[2];
   SmallConfig(SmallKernel kernel, const SmallCall& call, const SmallLaunch& how, cudaStream_t stream, bool pdl) {
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, how.sharedBytes), "smallLinear");
+    // Never lowered below what launch() takes for granted.
+    const int most = std::max(how.sharedBytes, 48 * 1024);
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, most), "smallLinear");
     config.gridDim = dim3(how.blocks), config.blockDim = dim3(kConsumerThreads + 32), config.dynamicSmemBytes = how.sharedBytes;
     config.stream = stream;
     attributes[0].id = cudaLaunchAttributeClusterDimension;
@@ -40,7 +50,7 @@ struct SmallConfig {
   }
 };
 inline void launchSmall(const Context& c, SmallKernel kernel, const SmallCall& call, const SmallLaunch& how) {
-  if (call.cluster == 1) return launch(c, "smallLinear", kernel, dim3(how.blocks), dim3(kConsumerThreads + (how.ring ? 32 : 0)), how.sharedBytes, call);
+  if (call.cluster == 1) return launch(c, "smallLinear", kernel, dim3(how.blocks), dim3(kConsumerThreads + (how.kind == kDirect ? 0 : 32)), how.sharedBytes, call);
   SmallConfig config(kernel, call, how, c.stream, c.pdl);
   check(cudaLaunchKernelEx(&config.config, kernel, call), "smallLinear");
 }

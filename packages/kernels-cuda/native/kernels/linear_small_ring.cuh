@@ -1,6 +1,6 @@
-// The kernel for sm_90: one warp streams the block's rows of the weight through a ring in shared memory, far ahead of every
-// dependency; eight warps multiply, each a part of the columns. The weight is the right operand of mma.m16n8k16 as it lies in
-// memory; the order of columns inside 32 is permuted in the same way for both operands.
+// The ring of the kernels for sm_90: one warp streams the block's rows of the weight through shared memory, far ahead of every
+// dependency; eight warps multiply, each every eighth line. The weight is the right operand of mma.m16n8k16 as it lies in memory;
+// the order of columns inside 32 is permuted in the same way for both operands.
 #pragma once
 #include "linear_small_finish.cuh"
 
@@ -43,113 +43,48 @@ __device__ __forceinline__ void release(uint32_t bar, float dependence) {
   if ((threadIdx.x & 31) == 0) barrierArrive(bar + (__float_as_uint(dependence) == 0x7fc12345u ? 8 : 0));
 }
 
-template <class F, int ABREAST> __global__ __launch_bounds__(kConsumerThreads + 32, 1) void smallLinearRing(const __grid_constant__ SmallCall a) {
-#if __CUDA_ARCH__ >= 900
-  using T = typename F::Weight;
-  extern __shared__ __align__(128) char shared[];
-  __shared__ uint64_t bars[2 * kMostStages + 2];
-  __shared__ float sums[kMostNormed * kConsumers];
-  const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, g = lane >> 2, t = lane & 3;
-  pdlTrigger();
-  Ring q{sharedAddress(shared), sharedAddress(bars), sharedAddress(bars + kMostStages), a.stages, 0, 0};
-  const uint32_t receivedBar = sharedAddress(bars + 2 * kMostStages);
-  if (tid == 0) {
+/// A block's barriers; the first thread sets them up.
+struct SmallBars {
+  uint64_t full[kMostStages], empty[kMostStages], received;
+};
+__device__ __forceinline__ Ring openRing(const SmallCall& a, const void* data, SmallBars& bars) {
+  Ring q{sharedAddress(data), sharedAddress(bars.full), sharedAddress(bars.empty), a.stages, 0, 0};
+  if (threadIdx.x == 0) {
     for (int i = 0; i < a.stages; i++) barrierInit(q.full + i * 8, 1), barrierInit(q.empty + i * 8, kConsumers);
-    barrierInit(receivedBar, kConsumers * a.cluster);
+    barrierInit(sharedAddress(&bars.received), kConsumers * a.cluster);
     barrierInitFence();
   }
   __syncthreads();
+  return q;
+}
+// All threads of a cluster's blocks: nobody writes into a block before it has set up its barriers.
+__device__ __forceinline__ void clusterArrive(const SmallCall& a) {
+#if __CUDA_ARCH__ >= 900
   if (a.cluster > 1) asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
-  const Part part(a);
-  if (warp == kConsumers) {
-    feed<ABREAST>(q, a, part);
-    pdlWait();
-    if (a.cluster > 1) asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-    return;
-  }
-  prefetchSmallWeights(a, part, tid);
-  pdlWait();
-  const uint32_t xs = q.data + a.xAt;
-  loadInput<T, F::split>(a, part, xs, sums, tid);
-  Finish<F, F::P == 2 ? 4 : 2> finish(a, part, reinterpret_cast<float*>(shared + a.partsAt), reinterpret_cast<float*>(shared + a.receivedAt), receivedBar, sums, tid);
-  finish.prepare(0);
-  barSync(1, kConsumerThreads);
-  if (a.cluster > 1) asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-
-  const int tokens = int(a.op.tokens);
-  // Rows whose stride is a multiple of all banks: odd ones read the halves of a line in the other order.
-  const bool swap = a.pitch % 128 == 0 && (g & 1);
-  const uint32_t early = swap ? 64 : 0, late = 64 - early, wLane = g * a.pitch + t * 16;
-  bool live[F::P][2];
-  uint32_t xLane[F::P][2];
-#pragma unroll
-  for (int p = 0; p < F::P; p++) {
-    live[p][0] = p * 16 + g < tokens;
-    live[p][1] = F::split ? g < tokens : p * 16 + 8 + g < tokens;
-    xLane[p][0] = xs + (p * 16 + g) * a.xPitch + t * 16;
-    xLane[p][1] = xs + (F::split ? tokens + g : p * 16 + 8 + g) * a.xPitch + t * 16;
-  }
-  int held = 0;  // units since the last flush
-  for (int u = 0; u < part.units; u += ABREAST) {
-    float c[ABREAST][F::P][2][4] = {};
-    const int abreast = ABREAST == 1 ? 1 : min(ABREAST, part.units - u);
-    for (int line0 = part.line0; line0 < part.line1; line0 += a.lines) {
-      const int lines = min(a.lines, part.line1 - line0);
-      uint32_t at[ABREAST], bar[ABREAST];
-#pragma unroll
-      for (int m = 0; m < ABREAST; m++) {
-        at[m] = bar[m] = 0;
-        if (m >= abreast) break;
-        barrierWait(q.full + q.slot * 8, q.phase);
-        at[m] = q.data + q.slot * a.slotBytes + wLane, bar[m] = q.empty + q.slot * 8;
-        q.next();
-      }
-#pragma unroll 2
-      for (int l = warp; l < lines; l += kConsumers) {
-        const uint32_t xLine = (line0 - part.line0 + l) * 128;
-        const bool second = (line0 + l) * kLine + 32 < a.op.kp;
-        uint4 x[F::P][2][2];
-#pragma unroll
-        for (int p = 0; p < F::P; p++)
-#pragma unroll
-          for (int h = 0; h < 2; h++) {
-            x[p][0][h] = x[p][1][h] = make_uint4(0, 0, 0, 0);
-            if (live[p][0]) x[p][0][h] = loadShared16(xLane[p][0] + xLine + h * 64);
-            if (F::upper && live[p][1]) x[p][1][h] = loadShared16(xLane[p][1] + xLine + h * 64);
-          }
-#pragma unroll
-        for (int m = 0; m < ABREAST; m++) {
-          if (m >= abreast) break;
-          const uint4 v0 = loadShared16(at[m] + l * 128 + early), v1 = loadShared16(at[m] + l * 128 + late);
-          const uint4 w0 = swap ? v1 : v0, w1 = swap ? v0 : v1;
-#pragma unroll
-          for (int p = 0; p < F::P; p++) {
-            mma<T>(c[m][p][0], x[p][0][0].x, x[p][1][0].x, x[p][0][0].y, x[p][1][0].y, w0.x, w0.y);
-            mma<T>(c[m][p][1], x[p][0][0].z, x[p][1][0].z, x[p][0][0].w, x[p][1][0].w, w0.z, w0.w);
-          }
-          if (second)
-#pragma unroll
-            for (int p = 0; p < F::P; p++) {
-              mma<T>(c[m][p][0], x[p][0][1].x, x[p][1][1].x, x[p][0][1].y, x[p][1][1].y, w1.x, w1.y);
-              mma<T>(c[m][p][1], x[p][0][1].z, x[p][1][1].z, x[p][0][1].w, x[p][1][1].w, w1.z, w1.w);
-            }
-        }
-      }
-#pragma unroll
-      for (int m = 0; m < ABREAST; m++) {
-        if (m >= abreast) break;
-        release(bar[m], c[m][F::P - 1][0][0] + c[m][F::P - 1][1][0]);
-      }
-    }
-#pragma unroll
-    for (int m = 0; m < ABREAST; m++)
-      if (m < abreast) finish.put(held + m, c[m]);
-    held += abreast;
-    const bool last = u + ABREAST >= part.units;
-    if (held < a.flush && !last) continue;
-    finish.flush(last);
-    held = 0;
-    if (!last) finish.prepare(u + ABREAST);
-  }
 #endif
+}
+__device__ __forceinline__ void clusterWait(const SmallCall& a) {
+#if __CUDA_ARCH__ >= 900
+  if (a.cluster > 1) asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
+#endif
+}
+
+/// 8 rows × 32 columns of the weight for the lane, from the two halves of a line. Rows whose stride is a multiple of all banks:
+/// odd ones read the halves in the other order.
+struct LineReader {
+  bool swap;
+  uint32_t lane, early, late;
+  __device__ LineReader(const SmallCall& a, int g, int t) {
+    swap = a.pitch % 128 == 0 && (g & 1);
+    early = swap ? 64 : 0, late = 64 - early, lane = g * a.pitch + t * 16;
+  }
+  __device__ __forceinline__ void read(uint32_t at, uint4& w0, uint4& w1) const {
+    const uint4 v0 = loadShared16(at + early), v1 = loadShared16(at + late);
+    w0 = swap ? v1 : v0, w1 = swap ? v0 : v1;
+  }
+};
+/// The products of 32 columns.
+template <class T> __device__ __forceinline__ void multiply(float (&c)[2][4], const uint4& x0, const uint4& x1, const uint4& w) {
+  mma<T>(c[0], x0.x, x1.x, x0.y, x1.y, w.x, w.y);
+  mma<T>(c[1], x0.z, x1.z, x0.w, x1.w, w.z, w.w);
 }
