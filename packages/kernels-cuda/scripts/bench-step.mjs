@@ -44,8 +44,9 @@ for (const { address, bytes } of arena.slabs) kernels.fill(new Tensor(address, '
 const workspace = new Workspace(device, 2 ** 30)
 const caches = new Arena(device, 1 << 30)
 const ints = (values, ...dims) => {
-  const t = caches.empty(dims.length ? dims : [values.length], 'i32')
-  for (const [i, v] of values.entries()) if (v) kernels.fill(new Tensor(t.address + 4 * i, 'i32', [1], [1], caches, t.block), v)
+  // In the workspace, as the engine's are: what a model computes is allocated where its inputs are.
+  const t = workspace.empty(dims.length ? dims : [values.length], 'i32')
+  for (const [i, v] of values.entries()) if (v) kernels.fill(new Tensor(t.address + 4 * i, 'i32', [1], [1], workspace, t.block), v)
   return t
 }
 const pages = rows * columns + 1
