@@ -39,11 +39,21 @@ const device = createCudaDevice()
 console.log(device.description)
 let waited = 0
 let captures = []
+/** Milliseconds in calls of the device, this step. */
+let inCalls = {}
+const clocked = (name, call) => {
+  const start = performance.now()
+  try {
+    return call()
+  } finally {
+    inCalls[name] = (inCalls[name] ?? 0) + performance.now() - start
+  }
+}
 const timed = new Proxy(device, {
   get(target, name) {
     if (name === 'read')
       return (src) => {
-        const reading = target.read(src)
+        const reading = clocked('read', () => target.read(src))
         return {
           async wait() {
             const start = performance.now()
@@ -58,8 +68,9 @@ const timed = new Proxy(device, {
         const start = performance.now()
         const graph = target.capture(enqueue)
         captures.push(performance.now() - start)
-        return graph
+        return { replay: () => clocked('replay', () => graph.replay()), release: () => graph.release() }
       }
+    if (name === 'upload') return (...args) => clocked('upload', () => target.upload(...args))
     const value = Reflect.get(target, name, target)
     return typeof value === 'function' ? value.bind(target) : value
   },
@@ -197,10 +208,13 @@ for (const asyncScheduling of [false, true]) {
     for (let i = 0; i < 40; i++) await core.step()
     const walls = []
     const hosts = []
+    const calls = { upload: [], replay: [], read: [] }
     for (let i = 0; i < steps; i++) {
       waited = 0
+      inCalls = {}
       const start = performance.now()
       const { failures } = await core.step()
+      for (const name of Object.keys(calls)) calls[name].push(inCalls[name] ?? 0)
       if (failures.length > 0) throw new Error(failures[0].message)
       const wall = performance.now() - start
       walls.push(wall)
@@ -208,7 +222,7 @@ for (const asyncScheduling of [false, true]) {
     }
     const n = (x) => x.toFixed(3)
     console.log(
-      `${asyncScheduling ? 'overlapping' : 'one by one '} ${String(count).padStart(3)} sequences: ${n(median(walls))} ms a step (p99 ${n(walls.toSorted((a, b) => a - b)[Math.floor(steps * 0.99)])}), host ${n(median(hosts))} ms; ${captures.length} captures, ${n(median([...captures, 0]))} ms each`,
+      `${asyncScheduling ? 'overlapping' : 'one by one '} ${String(count).padStart(3)} sequences: ${n(median(walls))} ms a step (p99 ${n(walls.toSorted((a, b) => a - b)[Math.floor(steps * 0.99)])}), host ${n(median(hosts))} ms (upload ${n(median(calls.upload))}, replay ${n(median(calls.replay))}, read ${n(median(calls.read))}); ${captures.length} captures, ${n(median([...captures, 0]))} ms each`,
     )
     core.close()
   }
