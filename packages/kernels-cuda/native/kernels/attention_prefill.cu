@@ -79,7 +79,6 @@ void prefillAttention(Context& c, const AttentionCall& call) {
   a.vectorQ = vectors(call.q, call.qStride, a.cache.keyDim), a.vectorOut = vectors(call.out, call.outStride, a.cache.valueDim);
   const int64_t context = std::max<int64_t>(call.maxContextLength, 1);
   const PrefillShape shape{call.qType, call.tokens * call.group(), a.window ? std::min(context, int64_t(a.window) + call.maxQueryLength) : context};
-  constexpr bool kWgmma = false;
-  if (kWgmma && c.capability == 90 && (call.qType == DType::bf16 ? prefillWgmmaBf16 : prefillWgmmaF16)(c, a, shape)) return;
+  if (c.capability == 90 && (call.qType == DType::bf16 ? prefillWgmmaBf16 : prefillWgmmaF16)(c, a, shape)) return;
   (call.qType == DType::bf16 ? prefillMmaBf16 : prefillMmaF16)(c, a, shape);
 }
