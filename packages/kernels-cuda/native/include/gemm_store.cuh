@@ -36,6 +36,18 @@ struct GemmOut {
       return;
     }
     if (bias) a += loadAs(biasType, bias, col), b += loadAs(biasType, bias, col + 1);
+    storeTogether(row, col, a, b);
+  }
+  /// The same without bias.
+  __device__ __forceinline__ void storePairPlain(int64_t row, int64_t col, int64_t n, float a, float b) const {
+    if (col + 1 < n && pairs) return storeTogether(row, col, a, b);
+    if (col < n) storeAs(type, p, row * stride + col, a);
+    if (col + 1 < n) storeAs(type, p, row * stride + col + 1, b);
+  }
+  __device__ __forceinline__ float biasAt(int64_t col, int64_t n) const { return col < n ? loadAs(biasType, bias, col) : 0; }
+
+ private:
+  __device__ __forceinline__ void storeTogether(int64_t row, int64_t col, float a, float b) const {
     const int64_t i = (row * stride + col) / 2;
     if (type == DType::f32) reinterpret_cast<float2*>(p)[i] = make_float2(a, b);
     else if (type == DType::bf16) reinterpret_cast<__nv_bfloat162*>(p)[i] = __floats2bfloat162_rn(a, b);

@@ -13,7 +13,7 @@ struct PackedMatrix {
   int64_t bytes() const { return n * rowBytes(); }
 };
 
-/// out [m, n] = x [m, k] · wᵀ (+ bias). Strides in elements; nothing is aligned to more than its dtype, except w.
+/// out [m, n] = x [m, k] · wᵀ (+ bias); gated: out [m, n / 2] = activation(y[:, i]) · y[:, n / 2 + i] of that. Strides in elements; nothing is aligned to more than its dtype, except w.
 struct LinearCall {
   char* out;
   DType outType;
@@ -25,10 +25,15 @@ struct LinearCall {
   PackedMatrix w;
   const char* bias;  // [n] or null
   DType biasType;
+  int activation = -1;  // gated: ACTIVATION_CODE of @aphrodite/tensor. Only gemmWgmma does it.
 };
 
 /// Chooses the kernel: small batches, cuBLASLt, our own product.
 void linear(Context& c, const LinearCall& call);
+
+/// The gated form, for a few more rows than `smallLinear` takes. A null x counts as an aligned one; others are copied.
+bool linearGatedFits(const Context& c, const LinearCall& call);
+void linearGated(Context& c, const LinearCall& call);
 
 /// out [m, k] = rows ids[i] - first of the table; zeros where that is outside it.
 struct EmbeddingCall {

@@ -206,6 +206,17 @@ template <class T> void choose(Context& c, const LinearCall& a) {
 
 }  // namespace
 
+LinearCall alignRows(Context& c, const LinearCall& call, size_t at) {
+  const int64_t kp = call.w.kp(), blocks = ceilDiv(call.m * kp, 256), limit = int64_t(c.sms) * 8;
+  if (size_t(call.m * kp) * 2 > Context::kScratchBytes - at) throw CudaFailure{cudaErrorInvalidValue, "alignRows"};
+  uint16_t* rows = reinterpret_cast<uint16_t*>(c.scratch + at);
+  launch(c, "alignRows", alignRowsKernel, dim3(unsigned(blocks < limit ? blocks : limit)), dim3(256), 0, rows, reinterpret_cast<const uint16_t*>(call.x),
+         call.xStride, call.m, call.w.k, kp);
+  LinearCall a = call;
+  a.x = reinterpret_cast<const char*>(rows), a.xStride = kp;
+  return a;
+}
+
 bool gemmTensorFits(const LinearCall& a) { return a.xType == a.w.format && a.w.format != DType::f32; }
 
 void gemmTensor(Context& c, const LinearCall& call) {
@@ -219,13 +230,7 @@ void gemmTensor(Context& c, const LinearCall& call) {
     LinearCall a = call;
     a.m = call.m - from < most ? call.m - from : most;
     a.x += from * a.xStride * 2, a.out += from * a.outStride * sizeOf(a.outType);
-    if (!aligned) {
-      uint16_t* rows = reinterpret_cast<uint16_t*>(c.scratch + kPartsBytes);
-      const int64_t blocks = ceilDiv(a.m * kp, 256), limit = int64_t(c.sms) * 8;
-      launch(c, "alignRows", alignRowsKernel, dim3(unsigned(blocks < limit ? blocks : limit)), dim3(256), 0, rows,
-             reinterpret_cast<const uint16_t*>(a.x), a.xStride, a.m, a.w.k, kp);
-      a.x = reinterpret_cast<const char*>(rows), a.xStride = kp;
-    }
+    if (!aligned) a = alignRows(c, a, kPartsBytes);
     if (a.w.format == DType::bf16) choose<bf16>(c, a);
     else choose<f16>(c, a);
   }

@@ -1,7 +1,7 @@
 // bf16 and f16 products by wgmma on 9.0. Tiles of w (rows of the instruction) and x (its columns) come through a ring by TMA; a
 // thread of a ninth warp feeds it. Where there are few tiles, the blocks of a cluster share a tile's k and add their sums through
 // each other's shared memory. Made for 17 to 128 rows of x, which is reading weights: those are asked for before the kernel in
-// front has ended.
+// front has ended. Gated: half of a block's rows of w are gates and half what they multiply.
 #include <cuda.h>
 #include "device.cuh"
 #include "gemm.h"
@@ -51,15 +51,43 @@ __device__ __forceinline__ float2 loadOfRank(uint32_t address, int rank) {
   return v;
 }
 
+/// The sums of all blocks of the cluster at this address, always in the same order.
+__device__ __forceinline__ float2 sumOfRanks(uint32_t at, int cluster) {
+  float2 sum = make_float2(0, 0);
+  if (cluster == 1) {
+    asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(sum.x), "=f"(sum.y) : "r"(at) : "memory");
+    return sum;
+  }
+  float2 part[kMostCluster];
+#pragma unroll
+  for (int c = 0; c < kMostCluster; c++)
+    if (c < cluster) part[c] = loadOfRank(at, c);
+#pragma unroll
+  for (int c = 0; c < kMostCluster; c++)
+    if (c < cluster) sum.x += part[c].x, sum.y += part[c].y;
+  return sum;
+}
+__device__ __forceinline__ float activated(int activation, float v) {
+  switch (activation) {
+    case 0: return v / (1 + expf(-v));
+    case 1: return 0.5f * v * (1 + erff(v * 0.70710678118654752f));
+    case 2: return 0.5f * v * (1 + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
+    case 3: return v > 0 || v != v ? v : 0;
+    default: return v > 0 || v != v ? v * v : 0;
+  }
+}
+
 struct WgmmaCall {
-  int64_t m, n;
+  int64_t m, n;  // columns of out: half of w's rows where it is gated
+  int activation;
   int tilesM, tilesN, steps, stages, cluster;
 };
 
-template <class T, int N, int R>
+template <class T, int N, int R, bool gated>
 __global__ void __launch_bounds__(kThreads, 1)
     gemmWgmmaKernel(const __grid_constant__ CUtensorMap wMap, const __grid_constant__ CUtensorMap xMap, WgmmaCall a, GemmOut out) {
   using S = Shape<N, R>;
+  constexpr int kColumns = gated ? S::kRows / 2 : S::kRows;
   pdlTrigger();
   extern __shared__ char memory[];
   __shared__ uint64_t full[kMostStages], empty[kMostStages];
@@ -69,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   // Tiles in groups of eight along n: what runs together shares rows of both matrices.
   const int tile = blockIdx.x / a.cluster, perGroup = 8 * a.tilesM, group = tile / perGroup;
   const int height = min(a.tilesN - group * 8, 8), inside = tile % perGroup;
-  const int n0 = (group * 8 + inside % height) * S::kRows, m0 = inside / height * N;
+  const int n0 = (group * 8 + inside % height) * kColumns, m0 = inside / height * N;
   const int share = (a.steps + a.cluster - 1) / a.cluster, first = rank * share;
   const int steps = max(0, min(share, a.steps - first));
   if (t == 0) {
@@ -82,7 +110,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (lane == 0) {
       auto weights = [&](int i, int s) {
         barrierExpect(sharedAddress(&full[s]), S::kStageBytes);
-        loadTile(ring + s * S::kStageBytes, wMap, (first + i) * kStep, n0, sharedAddress(&full[s]), a.tilesM == 1);
+        const uint32_t to = ring + s * S::kStageBytes, k = (first + i) * kStep;
+        loadTile(to, wMap, k, n0, sharedAddress(&full[s]), a.tilesM == 1);
+        if (gated) loadTile(to + S::kWeightBytes / 2, wMap, k, int(a.n) + n0, sharedAddress(&full[s]), a.tilesM == 1);
       };
       auto rows = [&](int i, int s) {
         loadTile(ring + s * S::kStageBytes + S::kWeightBytes, xMap, (first + i) * kStep, m0, sharedAddress(&full[s]), false);
@@ -143,23 +173,22 @@ __global__ void __launch_bounds__(kThreads, 1)
   else __syncthreads();
   if (t < kConsumers) {
     const int tokens = int(a.m - m0 < N ? a.m - m0 : N);
-    constexpr int kPairs = S::kRows / 2, kAtOnce = kConsumers / kPairs;
+    constexpr int kPairs = kColumns / 2, kAtOnce = kConsumers / kPairs;
     const int pair = t % kPairs * 2;
+    const int64_t col = n0 + pair;
     for (int token = rank + t / kPairs * a.cluster; token < tokens; token += kAtOnce * a.cluster) {
       const uint32_t at = ring + (token * S::kPitch + pair) * 4;
-      float2 sum = make_float2(0, 0);
-      if (a.cluster == 1) {
-        asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];" : "=f"(sum.x), "=f"(sum.y) : "r"(at) : "memory");
-      } else {
-        float2 part[kMostCluster];
-#pragma unroll
-        for (int c = 0; c < kMostCluster; c++)
-          if (c < a.cluster) part[c] = loadOfRank(at, c);
-#pragma unroll
-        for (int c = 0; c < kMostCluster; c++)
-          if (c < a.cluster) sum.x += part[c].x, sum.y += part[c].y;
+      float2 sum = sumOfRanks(at, a.cluster);
+      if (!gated) {
+        out.storePair(m0 + token, col, a.n, sum.x, sum.y);
+        continue;
       }
-      out.storePair(m0 + token, n0 + pair, a.n, sum.x, sum.y);
+      float2 factor = sumOfRanks(at + kColumns * 4, a.cluster);
+      if (out.bias) {
+        sum.x += out.biasAt(col, 2 * a.n), sum.y += out.biasAt(col + 1, 2 * a.n);
+        factor.x += out.biasAt(a.n + col, 2 * a.n), factor.y += out.biasAt(a.n + col + 1, 2 * a.n);
+      }
+      out.storePairPlain(m0 + token, col, a.n, activated(a.activation, sum.x) * factor.x, activated(a.activation, sum.y) * factor.y);
     }
   }
   if (a.cluster > 1) clusterSync();  // others read this block's sums
@@ -190,13 +219,15 @@ CUtensorMap mapOf(const char* p, DType type, int64_t rows, int64_t cols, int64_t
   return map;
 }
 
-template <class T, int N, int R> void run(Context& c, const LinearCall& a, int cluster) {
+template <class T, int N, int R, bool gated> void run(Context& c, const LinearCall& a, int cluster) {
   using S = Shape<N, R>;
-  WgmmaCall call{a.m, a.w.n, int((a.m + N - 1) / N), int((a.w.n + S::kRows - 1) / S::kRows), int((a.w.kp() + kStep - 1) / kStep), 0, cluster};
+  constexpr int kColumns = gated ? S::kRows / 2 : S::kRows;
+  const int64_t n = gated ? a.w.n / 2 : a.w.n;
+  WgmmaCall call{a.m, n, a.activation, int((a.m + N - 1) / N), int((n + kColumns - 1) / kColumns), int((a.w.kp() + kStep - 1) / kStep), 0, cluster};
   const int room = c.sharedBytes - 2048;
   call.stages = room / S::kStageBytes < kMostStages ? room / S::kStageBytes : kMostStages;
   const int ringBytes = call.stages * S::kStageBytes, bytes = 1024 + (ringBytes > S::kSumBytes ? ringBytes : S::kSumBytes);
-  auto kernel = gemmWgmmaKernel<T, N, R>;
+  auto kernel = gemmWgmmaKernel<T, N, R, gated>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), "gemmWgmma");
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(unsigned(call.tilesM) * unsigned(call.tilesN) * unsigned(cluster)), config.blockDim = dim3(kThreads);
@@ -207,7 +238,7 @@ template <class T, int N, int R> void run(Context& c, const LinearCall& a, int c
   attributes[1].id = cudaLaunchAttributeClusterDimension;
   attributes[1].val.clusterDim.x = unsigned(cluster), attributes[1].val.clusterDim.y = 1, attributes[1].val.clusterDim.z = 1;
   config.attrs = attributes, config.numAttrs = 2;
-  check(cudaLaunchKernelEx(&config, kernel, mapOf(a.w.p, a.w.format, a.w.n, a.w.kp(), a.w.kp(), S::kRows),
+  check(cudaLaunchKernelEx(&config, kernel, mapOf(a.w.p, a.w.format, a.w.n, a.w.kp(), a.w.kp(), kColumns),
                            mapOf(a.x, a.xType, a.m, a.w.k, a.xStride, N), call, GemmOut(a)),
         "gemmWgmma");
 }
@@ -232,11 +263,15 @@ Plan planOf(const Context& c, const LinearCall& a, int64_t tilesM) {
   return best;
 }
 
+template <class T, int N, int R> void withGate(Context& c, const LinearCall& a, int cluster) {
+  if (a.activation >= 0) run<T, N, R, true>(c, a, cluster);
+  else run<T, N, R, false>(c, a, cluster);
+}
 template <class T> void choose(Context& c, const LinearCall& a) {
   const int64_t n = a.m <= 64 ? 64 : 128;
   const Plan plan = planOf(c, a, (a.m + n - 1) / n);
-  if (n == 64) plan.rows == 2 ? run<T, 64, 2>(c, a, plan.cluster) : run<T, 64, 1>(c, a, plan.cluster);
-  else plan.rows == 2 ? run<T, 128, 2>(c, a, plan.cluster) : run<T, 128, 1>(c, a, plan.cluster);
+  if (n == 64) plan.rows == 2 ? withGate<T, 64, 2>(c, a, plan.cluster) : withGate<T, 64, 1>(c, a, plan.cluster);
+  else plan.rows == 2 ? withGate<T, 128, 2>(c, a, plan.cluster) : withGate<T, 128, 1>(c, a, plan.cluster);
 }
 
 }  // namespace

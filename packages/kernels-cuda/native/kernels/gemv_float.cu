@@ -30,40 +30,32 @@ template <int C> __device__ __forceinline__ void sumLanes(float (&v)[C]) {
   }
 }
 
-/// At most M rows of x. The warps of a block are kWarps / split groups of rows of w, and `split` parts of k in each.
+/// At most M rows of x.
 template <class W, class X, int M>
-__global__ void __launch_bounds__(kWarps * 32, M == 1 ? 3 : 2) gemvFloatKernel(const W* w, int64_t kp, int64_t n, const X* x, int64_t xStride, int64_t k,
-                                                                               int m, bool aligned, int split, GemmOut out) {
+__global__ void __launch_bounds__(kWarps * 32, M == 1 ? 3 : 2) gemvFloatKernel(const W* w, int64_t kp, int64_t n, const X* x, int64_t xStride, int64_t k, int m,
+                                                               bool aligned, int groups, GemmOut out) {
   pdlTrigger();
   constexpr int V = kVec<W>;
   __shared__ float parts[kWarps][kRows * M];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t n0 = (int64_t(blockIdx.x) * (kWarps / split) + warp / split) * kRows;
-  const int first = blockIdx.y * M, rows = m - first < M ? m - first : M;
+  // The blocks of all groups of rows of x that read the same weights follow one another.
+  const int64_t n0 = int64_t(blockIdx.x / groups) * kRows;
+  const int first = blockIdx.x % groups * M, rows = m - first < M ? m - first : M;
   x += first * xStride;
   float sums[kRows * M] = {};
   const W* row[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; r++) row[r] = w + (n0 + r < n ? n0 + r : n - 1) * kp;
-  const int64_t step = split * 32 * V;
-  int64_t k0 = (warp % split * 32 + lane) * V;
-  Vec<W, V> in[kRows], next[kRows];
-  auto fetch = [&](int64_t at) {
-#pragma unroll
-    for (int r = 0; r < kRows; r++)
-      if (at < kp) next[r] = *reinterpret_cast<const Vec<W, V>*>(row[r] + at);
-  };
-  fetch(k0);  // weights do not wait for the kernel before this one
   pdlWait();
-#pragma unroll 1
-  for (; k0 < kp; k0 += step) {
+#pragma unroll(M == 8 ? 1 : 2)
+  for (int64_t k0 = (warp * 32 + lane) * V; k0 < kp; k0 += kWarps * 32 * V) {
+    Vec<W, V> in[kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; r++) in[r] = next[r];
-    fetch(k0 + step);
+    for (int r = 0; r < kRows; r++) in[r] = *reinterpret_cast<const Vec<W, V>*>(row[r] + k0);
 #pragma unroll
     for (int t = 0; t < M; t++) {
-      if (t >= rows) break;
-      const X* p = x + t * xStride + k0;
+      // Rows that are not there are read as the last one: no branch keeps the loads apart.
+      const X* p = x + (t < rows ? t : rows - 1) * xStride + k0;
       float v[V];
       if (aligned && k0 + V <= k) {
         constexpr int kPart = kVec<X> < V ? kVec<X> : V;
@@ -89,29 +81,26 @@ __global__ void __launch_bounds__(kWarps * 32, M == 1 ? 3 : 2) gemvFloatKernel(c
 #pragma unroll
     for (int i = 0; i < kEach; i++) parts[warp][lane / kShare * kEach + i] = sums[i];
   __syncthreads();
-  for (int i = threadIdx.x; i < C * (kWarps / split); i += kWarps * 32) {
-    const int group = i / C, which = i % C, t = which % M;
-    float sum = 0;
-    for (int s = 0; s < split; s++) sum += parts[group * split + s][which];
-    const int64_t col = (int64_t(blockIdx.x) * (kWarps / split) + group) * kRows + which / M;
-    if (t < rows && col < n) out.store(first + t, col, sum);
-  }
+  if (threadIdx.x >= C) return;
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kWarps; i++) sum += parts[i][threadIdx.x];
+  const int t = threadIdx.x % M;
+  const int64_t col = n0 + threadIdx.x / M;
+  if (t < rows && col < n) out.store(first + t, col, sum);
 }
 
 template <class W, class X> void run(Context& c, const LinearCall& a) {
   const bool aligned = uintptr_t(a.x) % 16 == 0 && a.xStride * sizeof(X) % 16 == 0;
   auto start = [&](auto kernel, int64_t most) {
-    // Warps beside each other in rows share what they read of x, where there are rows enough for all multiprocessors.
-    int split = kWarps;
-    while (most > 1 && split > 1 && a.w.n * split / (2 * kRows * kWarps) >= c.sms * 2) split /= 2;
-    const int64_t perBlock = kRows * (kWarps / split);
-    const dim3 grid(unsigned((a.w.n + perBlock - 1) / perBlock), unsigned((a.m + most - 1) / most));
-    launch(c, "gemvFloat", kernel, grid, dim3(kWarps * 32), 0, reinterpret_cast<const W*>(a.w.p), a.w.kp(), a.w.n, reinterpret_cast<const X*>(a.x),
-           a.xStride, a.w.k, int(a.m), aligned, split, GemmOut(a));
+    const int64_t groups = (a.m + most - 1) / most;
+    launch(c, "gemvFloat", kernel, dim3(unsigned((a.w.n + kRows - 1) / kRows * groups)), dim3(kWarps * 32), 0, reinterpret_cast<const W*>(a.w.p), a.w.kp(), a.w.n, reinterpret_cast<const X*>(a.x),
+           a.xStride, a.w.k, int(a.m), aligned, int(groups), GemmOut(a));
   };
   if (a.m == 1) start(gemvFloatKernel<W, X, 1>, 1);
+  else if (a.m == 2) start(gemvFloatKernel<W, X, 2>, 2);
   else if (a.m <= 4) start(gemvFloatKernel<W, X, 4>, 4);
-  else start(gemvFloatKernel<W, X, 16>, 16);
+  else start(gemvFloatKernel<W, X, 8>, 8);
 }
 
 }  // namespace

@@ -6,6 +6,13 @@
 
 namespace {
 
+/// Rows of x up to which f32 arithmetic for one after the other beats cuBLASLt.
+constexpr int64_t kBestGemvRows = 8;
+/// Rows of x up to which the gated product by wgmma is limited by the reading of the weights.
+constexpr int64_t kMostGated = 128;
+
+bool rowsAligned(const LinearCall& a) { return uintptr_t(a.x) % 16 == 0 && a.xStride % 8 == 0 && a.xStride >= a.w.k; }
+
 bool trySmall(Context& c, const LinearCall& a) {
   SmallLinear s{};
   s.w = a.w.p, s.format = a.w.format, s.n = a.w.n, s.k = a.w.k, s.kp = a.w.kp();
@@ -22,12 +29,20 @@ bool trySmall(Context& c, const LinearCall& a) {
 
 void linear(Context& c, const LinearCall& a) {
   if (a.m == 0 || trySmall(c, a)) return;
-  // f32 by one row after the other is what a small batch is bound by: reading the weights. cuBLASLt is slower there.
   const bool tensor = gemmTensorFits(a);
-  if (a.m <= kGemvRows && !tensor) return gemvFloat(c, a);
+  if (a.m <= kBestGemvRows && !tensor) return gemvFloat(c, a);
   if (c.blas && c.blas->multiply(c, a)) return;
   if (a.m <= kGemvRows) return gemvFloat(c, a);
   if (gemmWgmmaFits(c, a)) return gemmWgmma(c, a);
   if (tensor) return gemmTensor(c, a);
   gemmFloat(c, a);
 }
+
+bool linearGatedFits(const Context& c, const LinearCall& a) {
+  LinearCall there = a;  // as it is where rows have to be copied
+  if (!rowsAligned(a)) there.x = nullptr, there.xStride = a.w.kp();
+  return a.activation >= 0 && a.w.n % 2 == 0 && a.m >= 1 && a.m <= kMostGated && gemmWgmmaFits(c, there) &&
+         size_t(a.m * a.w.kp()) * 2 <= Context::kScratchBytes;
+}
+
+void linearGated(Context& c, const LinearCall& a) { gemmWgmma(c, rowsAligned(a) ? a : alignRows(c, a, 0)); }
