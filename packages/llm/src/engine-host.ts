@@ -127,8 +127,8 @@ function fitting(bytes: number, device: OpenedDevice): number {
   )
 }
 
-/** Left alone on a GPU for captured steps and the driver. */
-const GPU_RESERVE = 256 << 20
+/** Left alone on a GPU for captured steps, and for kernels, which the driver loads when they are first used. */
+const GPU_RESERVE = 512 << 20
 
 /** What of a GPU's free memory workspace and cache may take, so that they and the weights take `utilization` of the whole. (0, 1] */
 function shareOfFree(device: OpenedDevice, utilization: number, weightBytes: number): number {
