@@ -119,14 +119,15 @@ export class CacheGroups {
    */
   commit(sequence: Sequence, computed: number): void {
     const full = Math.floor(computed / PAGE_TOKENS)
-    if (this.names) {
+    const { groups, names } = this
+    if (names && full > sequence.committed) {
       for (let block = sequence.committed; block < full; block++) {
-        const name = sequence.blockName(this.names, block)
+        const name = sequence.blockName(names, block)
         for (const [g, group] of this.#paged.entries()) group.publish(sequence, sequence.tables[g] as PageTable, name, block)
       }
     }
     sequence.committed = full
-    for (let g = 0; g < this.groups.length; g++) this.groups[g]!.trim(sequence.tables[g]!, computed)
+    for (let g = 0; g < groups.length; g++) groups[g]!.trim(sequence.tables[g]!, computed)
   }
 
   /** Everything back; the sequence has nothing computed any more. */

@@ -51,11 +51,12 @@ export function measureWorkspace(
   const tokens = limits.maxNumBatchedTokens
   const sequences = Math.min(limits.maxNumSeqs, tokens)
   const longest = Math.min(tokens, limits.maxModelLen)
+  const nothing = { tokens: new Int32Array(limits.maxModelLen), pages: new Int32Array(blocksFor(limits.maxModelLen)) }
   let peak = 0
   // All seats taken, with prompts cut into what is left; and one prompt alone.
   for (const batch of [spread(sequences, tokens, limits.maxModelLen), [longest]]) {
     const workspace = new Workspace(measuring, 2 ** 45)
-    const sequencesOf = batch.map((scheduled) => dummy(scheduled, groups, limits.maxModelLen))
+    const sequencesOf = batch.map((scheduled) => dummy(scheduled, groups, nothing))
     const { step } = builder.build(sequencesOf, sequencesOf, workspace)
     const hidden = model.forward(step)
     workspace.empty([limits.samplerBytes], 'u8')
@@ -72,8 +73,8 @@ function spread(sequences: number, tokens: number, maxModelLen: number): number[
   return Array.from({ length: sequences }, (_, i) => Math.min(maxModelLen, i === 0 ? tokens - each * (sequences - 1) : each))
 }
 
-/** A sequence at the end of the longest context, which holds page 0 everywhere. */
-function dummy(scheduled: number, groups: CacheGroups, maxModelLen: number): Sequence {
+/** A sequence at the end of the longest context, which holds page 0 everywhere. Hundreds of them share their arrays. */
+function dummy(scheduled: number, groups: CacheGroups, { tokens, pages }: Record<'tokens' | 'pages', Int32Array<ArrayBuffer>>): Sequence {
   const request = new Request({
     id: '',
     prompt: new Int32Array(1),
@@ -86,14 +87,14 @@ function dummy(scheduled: number, groups: CacheGroups, maxModelLen: number): Seq
     mostTokens: Number.POSITIVE_INFINITY,
   })
   const sequence = new Sequence(request, 0, groups.open())
-  sequence.tokens = new Int32Array(maxModelLen)
-  sequence.length = sequence.known = maxModelLen
-  sequence.computed = maxModelLen - scheduled
+  sequence.tokens = tokens
+  sequence.length = sequence.known = tokens.length
+  sequence.computed = tokens.length - scheduled
   sequence.scheduled = scheduled
   for (const table of sequence.tables) {
     if (!(table instanceof PageTable)) continue
-    table.pages = new Int32Array(blocksFor(maxModelLen))
-    table.count = table.pages.length
+    table.pages = pages
+    table.count = pages.length
   }
   return sequence
 }

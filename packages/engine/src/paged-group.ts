@@ -116,6 +116,7 @@ export class PagedGroup {
 
   /** Gives back the blocks that fell out of the window. */
   trim(table: GroupTable, computed: number): void {
+    if (this.window === 0) return
     const t = table as PageTable
     const first = Math.min(this.#firstSeen(computed), t.count)
     for (; t.first < first; t.first++) {
