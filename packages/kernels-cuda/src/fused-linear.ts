@@ -1,4 +1,4 @@
-import { ACTIVATION_CODE, DTYPE_CODE, type Tensor, WEIGHT_FORMAT_CODE } from '@aphrodite/tensor'
+import { ACTIVATION_CODE, DTYPE_CODE, sizeOf, type Tensor, WEIGHT_FORMAT_CODE } from '@aphrodite/tensor'
 import type { FusedOps } from './fused-kernels.ts'
 
 /** What the addon exports for this op: the context's handle, then numbers. */
@@ -34,7 +34,7 @@ export function fusedLinearFits(native: NativeFusedLinear, context: number, ...c
   const [out, x, weight, { bias, norm, residual, activation }] = call
   const { format, outFeatures, inFeatures } = weight
   const columns = activation ? outFeatures / 2 : outFeatures
-  if (!isMatrix(out, columns) || !isMatrix(x, inFeatures) || out.dim(0) !== x.dim(0)) return false
+  if (!isMatrix(out, columns) || !isMatrix(x, inFeatures) || !isAligned(x) || out.dim(0) !== x.dim(0)) return false
   if ((bias && (bias.size !== outFeatures || !bias.isContiguous())) || (norm && norm.weight.size !== inFeatures)) return false
   return native.fusedLinearFits(
     context,
@@ -52,5 +52,7 @@ export function fusedLinearFits(native: NativeFusedLinear, context: number, ...c
 
 const isMatrix = (t: Tensor, columns: number): boolean =>
   t.shape.length === 2 && t.dim(1) === columns && (columns === 1 || t.stride(1) === 1)
+/** Rows start where 16 bytes do: what the addon assumes when it is asked. */
+const isAligned = (t: Tensor): boolean => t.address % 16 === 0 && (t.dim(0) === 1 || (t.stride(0) * sizeOf(t.dtype)) % 16 === 0)
 const matrixNumbers = (t: Tensor): number[] => [t.address, DTYPE_CODE[t.dtype], t.dim(0), t.dim(1), t.dim(0) > 1 ? t.stride(0) : t.dim(1)]
 const vectorNumbers = (t: Tensor | undefined): number[] => (t ? [t.address, DTYPE_CODE[t.dtype], t.size] : [0, 0, 0])

@@ -1,4 +1,5 @@
 // Products with what stands beside them done by the same kernel: a norm before, an activation or the residual sum behind.
+#include "linear.h"
 #include "linear_small.h"
 #include "op.h"
 #include "packed.h"
@@ -32,11 +33,23 @@ SmallLinear fusedCall(Args& a) {
   return c;
 }
 
+/// The same for more rows than smallLinear takes: gated products alone.
+LinearCall manyRows(const SmallLinear& c) {
+  LinearCall l{};
+  l.out = static_cast<char*>(c.out), l.outType = c.outType, l.outStride = c.outStride;
+  l.x = static_cast<const char*>(c.x), l.xType = c.xType, l.xStride = c.xStride, l.m = c.tokens;
+  l.w = {static_cast<char*>(const_cast<void*>(c.w)), c.format, c.n, c.k};
+  l.bias = static_cast<const char*>(c.bias), l.biasType = c.biasType, l.activation = c.activation;
+  return l;
+}
+bool manyRowsFit(const Context& context, const SmallLinear& c) { return !c.g && c.epilogue == kGated && linearGatedFits(context, manyRows(c)); }
+
 void FusedLinear(Args& a) {
   const SmallLinear c = fusedCall(a);
   if (c.tokens == 0) return;
-  a.require(smallLinearFits(a.context(), c), "no kernel does this; ask fusedLinearFits first");
-  smallLinear(a.context(), c);
+  if (smallLinearFits(a.context(), c)) return smallLinear(a.context(), c);
+  a.require(manyRowsFit(a.context(), c), "no kernel does this; ask fusedLinearFits first");
+  linearGated(a.context(), manyRows(c));
 }
 
 /// tokens, weight format, output features, input features, dtype of x, dtype of out, norm flag, residual flag, activation or -1
@@ -58,7 +71,7 @@ SmallLinear wish(Args& a) {
 /// Whether fusedLinear does it, and faster than separate ops.
 Napi::Value FusedLinearFits(Args& a) {
   const SmallLinear c = wish(a);
-  return Napi::Boolean::New(a.env(), isFloat(c.xType) && isFloat(c.outType) && smallLinearFits(a.context(), c));
+  return Napi::Boolean::New(a.env(), isFloat(c.xType) && isFloat(c.outType) && (smallLinearFits(a.context(), c) || manyRowsFit(a.context(), c)));
 }
 
 /// The plan that fusedLinear would choose: [kind, lines, abreast, cluster, sharedBytes] (linear_small.h).
