@@ -5,7 +5,7 @@
 /// f32 arithmetic for every combination of types: what tensor cores cannot do exactly, and f32 itself.
 void gemmFloat(Context& c, const LinearCall& call);
 
-/// Few rows of x, any types, f32 arithmetic: reads the weights once for every 8 of them, from memory the first time.
+/// Few rows of x, any types, f32 arithmetic: reads the weights once for every 16 of them.
 constexpr int64_t kGemvRows = 16;
 void gemvFloat(Context& c, const LinearCall& call);
 
@@ -16,6 +16,6 @@ void gemmTensor(Context& c, const LinearCall& call);
 /// Copies 16-bit rows of x to scratch memory from byte `at` on, at aligned addresses; the call that reads them there.
 LinearCall alignRows(Context& c, const LinearCall& call, size_t at);
 
-/// The same by wgmma, for 9.0 and aligned rows of x.
+/// The same by wgmma, for 9.0 and aligned rows of x; never unless APHRODITE_WGMMA=1 (docs/gemm.md says why).
 bool gemmWgmmaFits(const Context& c, const LinearCall& call);
 void gemmWgmma(Context& c, const LinearCall& call);

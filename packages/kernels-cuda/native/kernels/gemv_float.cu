@@ -33,29 +33,28 @@ template <int C> __device__ __forceinline__ void sumLanes(float (&v)[C]) {
 /// At most M rows of x.
 template <class W, class X, int M>
 __global__ void __launch_bounds__(kWarps * 32, M == 1 ? 3 : 2) gemvFloatKernel(const W* w, int64_t kp, int64_t n, const X* x, int64_t xStride, int64_t k, int m,
-                                                               bool aligned, int groups, GemmOut out) {
+                                                               bool aligned, GemmOut out) {
   pdlTrigger();
   constexpr int V = kVec<W>;
   __shared__ float parts[kWarps][kRows * M];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  // The blocks of all groups of rows of x that read the same weights follow one another.
-  const int64_t n0 = int64_t(blockIdx.x / groups) * kRows;
-  const int first = blockIdx.x % groups * M, rows = m - first < M ? m - first : M;
+  const int64_t n0 = int64_t(blockIdx.x) * kRows;
+  const int first = blockIdx.y * M, rows = m - first < M ? m - first : M;
   x += first * xStride;
   float sums[kRows * M] = {};
   const W* row[kRows];
 #pragma unroll
   for (int r = 0; r < kRows; r++) row[r] = w + (n0 + r < n ? n0 + r : n - 1) * kp;
   pdlWait();
-#pragma unroll(M == 8 ? 1 : 2)
+#pragma unroll(M == 16 ? 1 : 2)
   for (int64_t k0 = (warp * 32 + lane) * V; k0 < kp; k0 += kWarps * 32 * V) {
     Vec<W, V> in[kRows];
 #pragma unroll
     for (int r = 0; r < kRows; r++) in[r] = *reinterpret_cast<const Vec<W, V>*>(row[r] + k0);
 #pragma unroll
     for (int t = 0; t < M; t++) {
-      // Rows that are not there are read as the last one: no branch keeps the loads apart.
-      const X* p = x + (t < rows ? t : rows - 1) * xStride + k0;
+      if (t >= rows) break;
+      const X* p = x + t * xStride + k0;
       float v[V];
       if (aligned && k0 + V <= k) {
         constexpr int kPart = kVec<X> < V ? kVec<X> : V;
@@ -93,14 +92,13 @@ __global__ void __launch_bounds__(kWarps * 32, M == 1 ? 3 : 2) gemvFloatKernel(c
 template <class W, class X> void run(Context& c, const LinearCall& a) {
   const bool aligned = uintptr_t(a.x) % 16 == 0 && a.xStride * sizeof(X) % 16 == 0;
   auto start = [&](auto kernel, int64_t most) {
-    const int64_t groups = (a.m + most - 1) / most;
-    launch(c, "gemvFloat", kernel, dim3(unsigned((a.w.n + kRows - 1) / kRows * groups)), dim3(kWarps * 32), 0, reinterpret_cast<const W*>(a.w.p), a.w.kp(), a.w.n, reinterpret_cast<const X*>(a.x),
-           a.xStride, a.w.k, int(a.m), aligned, int(groups), GemmOut(a));
+    const dim3 grid(unsigned((a.w.n + kRows - 1) / kRows), unsigned((a.m + most - 1) / most));
+    launch(c, "gemvFloat", kernel, grid, dim3(kWarps * 32), 0, reinterpret_cast<const W*>(a.w.p), a.w.kp(), a.w.n, reinterpret_cast<const X*>(a.x),
+           a.xStride, a.w.k, int(a.m), aligned, GemmOut(a));
   };
   if (a.m == 1) start(gemvFloatKernel<W, X, 1>, 1);
-  else if (a.m == 2) start(gemvFloatKernel<W, X, 2>, 2);
   else if (a.m <= 4) start(gemvFloatKernel<W, X, 4>, 4);
-  else start(gemvFloatKernel<W, X, 8>, 8);
+  else start(gemvFloatKernel<W, X, 16>, 16);
 }
 
 }  // namespace

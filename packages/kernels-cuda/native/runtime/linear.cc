@@ -7,7 +7,7 @@
 namespace {
 
 /// Rows of x up to which f32 arithmetic for one after the other beats cuBLASLt.
-constexpr int64_t kBestGemvRows = 8;
+constexpr int64_t kBestGemvRows = 4;
 /// Rows of x up to which the gated product by wgmma is limited by the reading of the weights.
 constexpr int64_t kMostGated = 128;
 
@@ -33,7 +33,7 @@ void linear(Context& c, const LinearCall& a) {
   if (a.m <= kBestGemvRows && !tensor) return gemvFloat(c, a);
   if (c.blas && c.blas->multiply(c, a)) return;
   if (a.m <= kGemvRows) return gemvFloat(c, a);
-  if (gemmWgmmaFits(c, a)) return gemmWgmma(c, a);
+  if (gemmWgmmaFits(c, a)) return gemmWgmma(c, a);  // only where it is asked for
   if (tensor) return gemmTensor(c, a);
   gemmFloat(c, a);
 }
