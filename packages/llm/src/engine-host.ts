@@ -1,10 +1,10 @@
 import { EngineCore, type EngineOptions } from '@aphrodite/engine'
 import { endTokenIds, readConfig, readGenerationConfig } from '@aphrodite/loader'
 import { ModelRegistry, type ModuleRegistration } from '@aphrodite/models'
-import { AphroditeError } from '@aphrodite/tensor'
 import { type OpenedDevice, openDevice } from './devices.ts'
 import { chooseDType, DTYPE_NAME } from './dtype.ts'
 import { llmError } from './errors.ts'
+import { fitting, shareOfFree } from './gpu-memory.ts'
 import { measureLimits } from './limits.ts'
 import { buildModel, loadModel, measureWeights } from './model-loading.ts'
 import { MAX_NUM_BATCHED_TOKENS, type ResolvedOptions } from './options.ts'
@@ -113,28 +113,6 @@ function engineOptions(options: EngineSetup['options'], device: OpenedDevice, we
     ...(kvCacheBytes !== undefined && { kvCacheBytes }),
     ...(seed !== undefined && { seed }),
   }
-}
-
-/** The weights' bytes, if the GPU has them. Throws OUT_OF_MEMORY. */
-function fitting(bytes: number, device: OpenedDevice): number {
-  const { total, free } = device.memory()
-  if (bytes <= free) return bytes
-  const gigabytes = (n: number): string => (n / 1e9).toFixed(1)
-  throw new AphroditeError(
-    'OUT_OF_MEMORY',
-    `the weights take ${gigabytes(bytes)} GB of GPU memory; ${device.description} has ${gigabytes(free)} of ${gigabytes(total)} GB free. ` +
-      'Use a smaller model, a 16-bit dtype, another GPU (--device cuda:1), or end what else runs on this one.',
-  )
-}
-
-/** Left alone on a GPU for captured steps, and for kernels, which the driver loads when they are first used. */
-const GPU_RESERVE = 512 << 20
-
-/** What of a GPU's free memory workspace and cache may take, so that they and the weights take `utilization` of the whole. (0, 1] */
-function shareOfFree(device: OpenedDevice, utilization: number, weightBytes: number): number {
-  const { total, free } = device.memory()
-  const bytes = Math.min(total * utilization - weightBytes, free - GPU_RESERVE)
-  return Math.max(bytes, 1) / Math.max(free, 1)
 }
 
 /** Dynamic NTK stretches its frequencies with every token beyond the original length: what is cached would have to be turned again. */
