@@ -86,7 +86,7 @@ export class StepCapture {
 
 /** What the addon says to each question of the rules. */
 export const nativeFits = (native: NativeFusedAttention & NativeFusedLinear, context: number): FusedFits => ({
-  linear: (...call) => typeof native.fusedLinearFits === 'function' && fusedLinearFits(native, context, ...call),
+  linear: (...call) => fusedLinearFits(native, context, ...call),
   norms: (...call) => fusedNormsFits(...call),
   attention: (...call) => fusedAttentionFits(native, context, ...call),
   rotaryWrite: (...call) => fusedRotaryWriteFits(...call),
