@@ -23,6 +23,7 @@ template <class F, int ABREAST> __global__ __launch_bounds__(kConsumerThreads, 2
   Finish<F, F::P == 2 ? 4 : 2> finish(a, part, reinterpret_cast<float*>(shared + a.partsAt), nullptr, 0, sums, tid);
   finish.prepare(0);
   barSync(1, kConsumerThreads);
+  finish.normalise();
 
   const int tokens = int(a.op.tokens), kp = int(a.op.kp);
   constexpr int kAhead = 4 / ABREAST;  // lines asked for at once

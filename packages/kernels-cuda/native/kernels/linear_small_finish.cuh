@@ -3,7 +3,7 @@
 #include "linear_small_input.cuh"
 
 /// Not inlined: the code of all five would lie in the way of every kernel's last instructions.
-__device__ __noinline__ float activated(int activation, float v) {
+static __device__ __noinline__ float activated(int activation, float v) {
   switch (activation) {
     case 0: return v / (1 + expf(-v));
     case 1: return 0.5f * v * (1 + erff(v * 0.70710678118654752f));
@@ -43,6 +43,7 @@ __device__ __forceinline__ void waitCluster(uint32_t b, uint32_t parity) {
 /// The results of `flush` units at a time. They are numbered token by token, rows first; block `rank` of a cluster owns `owned` of
 /// them, a thread of it J at most.
 template <class F, int J> struct Finish {
+  static constexpr bool kLateNorm = F::split && std::is_same<typename F::Weight, bf16>::value;
   const SmallCall& a;
   const Part& part;
   float* parts;        // [buffers][warps][flush][tokens · 8 + 8]
@@ -52,6 +53,7 @@ template <class F, int J> struct Finish {
   const int tid;
   int rowShift, all, owned, done = 0, buffer = 0, first = 0;
   float bias[J], other[J];  // the up projection's bias, or the residual
+  float factor[J];          // 1 / rms of the token, where that is left for the end
 
   __device__ Finish(const SmallCall& a, const Part& part, float* parts, float* received, uint32_t receivedBar, const float* sums, int tid)
       : a(a), part(part), parts(parts), received(received), receivedBar(receivedBar), sums(sums), tid(tid) {
@@ -80,6 +82,14 @@ template <class F, int J> struct Finish {
         if (a.pair == 2) other[j] = loadWeight(a.op.biasType, a.op.bias, a.rows + row);
       }
       if (a.op.epilogue == kResidual) other[j] = loadFresh(a.op.outType, a.op.out, token * a.op.outStride + row);
+    }
+  }
+  /// What the sums have to be multiplied by; once, when the sums of squares are there.
+  __device__ __forceinline__ void normalise() {
+#pragma unroll
+    for (int j = 0; j < J; j++) {
+      const int token = (part.rank * owned + tid + j * kConsumerThreads) >> rowShift;
+      factor[j] = kLateNorm && token < a.op.tokens ? normFactor(a, sums, token) : 1;
     }
   }
   /// A warp's sums of one unit: lane (g, t) has rows 2t, 2t + 1 of tokens g and g + 8.
@@ -125,10 +135,7 @@ template <class F, int J> struct Finish {
         v = sumOf(tid + j * kConsumerThreads, 0);
         if (a.pair == 2) u = sumOf(tid + j * kConsumerThreads, 1);
       }
-      if (F::split && std::is_same<typename F::Weight, bf16>::value) {
-        const float factor = normFactor(a, sums, token);
-        v *= factor, u *= factor;
-      }
+      if (kLateNorm) v *= factor[j], u *= factor[j];
       v += bias[j];
       if (a.op.epilogue == kGated) v = activated(a.op.activation, v) * (u + other[j]);
       if (a.op.epilogue == kResidual) v += other[j];

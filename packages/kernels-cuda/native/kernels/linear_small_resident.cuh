@@ -29,6 +29,7 @@ template <class F> __global__ __launch_bounds__(kConsumerThreads + 32, 1) void s
   finish.prepare(0);
   barSync(1, kConsumerThreads);
   clusterWait(a);
+  finish.normalise();
 
   const int tokens = int(a.op.tokens);
   const LineReader reader(a, g, t);
