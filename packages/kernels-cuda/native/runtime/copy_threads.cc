@@ -3,6 +3,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <system_error>
 
 namespace {
 
@@ -73,7 +74,11 @@ void CopyThreads::copy(const CopyJob& job) {
   if (threads_.empty()) {
     size_t n = std::thread::hardware_concurrency() / 2;
     if (n > kMostThreads) n = kMostThreads;
-    for (size_t i = 1; i < n; i++) threads_.emplace_back([this] { work(); });
+    try {
+      for (size_t i = 1; i < n; i++) threads_.emplace_back([this] { work(); });
+    } catch (const std::system_error&) {
+      // No more threads to be had: those that started do it, or this one alone.
+    }
   }
   {
     std::lock_guard<std::mutex> lock(mutex_);
