@@ -1,5 +1,6 @@
-// Where the time of a captured decode step goes: the step as it is launched, the same unfused, and each kind of call alone, one
-// after the other as in the step. node packages/kernels-cuda/scripts/bench-step.mjs [shape] [sequences] [context]
+// Where the time of a captured decode step goes: the step as it is launched, the same unfused, each kind of call alone, one after
+// the other as in the step, and what it costs that kinds alternate (a kernel that does not fit beside the one before starts late).
+// node packages/kernels-cuda/scripts/bench-step.mjs [shape] [sequences] [context]
 import { readFileSync } from 'node:fs'
 import { cachingLayers, unquantized } from '../../layers/dist/index.js'
 import { ModelRegistry } from '../../models/dist/index.js'
@@ -133,13 +134,27 @@ console.log(
 )
 const kinds = new Map()
 for (const call of fused) kinds.set(kindOf(call), [...(kinds.get(kindOf(call)) ?? []), call])
+const alone = new Map()
 for (const [kind, list] of kinds) {
   const us = time(list)
+  alone.set(kind, us)
   const bytes = list.reduce((sum, call) => sum + bytesOf(call), 0)
   const speed = bytes ? `  ${(bytes / us / 1000).toFixed(0)} GB/s` : ''
   console.log(
     `${String(list.length).padStart(4)} x ${kind.padEnd(46)} ${us.toFixed(1).padStart(8)} us  ${(us / list.length).toFixed(2).padStart(7)} each${speed}`,
   )
+}
+console.log(
+  `together ${[...alone.values()].reduce((a, b) => a + b, 0).toFixed(0)} us; what following one another costs two kinds, beyond both alone:`,
+)
+const pairs = new Map()
+for (let i = 1; i < fused.length; i++) {
+  const [a, b] = [kindOf(fused[i - 1]), kindOf(fused[i])]
+  if (a !== b && kinds.get(a).length > 1 && kinds.get(b).length > 1) pairs.set(`${a} -> ${b}`, [a, b])
+}
+for (const [name, [a, b]] of pairs) {
+  const list = fused.filter((call) => [a, b].includes(kindOf(call)))
+  console.log(`  ${name.padEnd(92)} ${(((time(list) - alone.get(a) - alone.get(b)) / list.length) * 2).toFixed(2).padStart(6)} us a pair`)
 }
 native.destroyContext(gpu)
 real.close()
