@@ -1,13 +1,23 @@
 import { defineConfig } from 'vitest/config'
 
-/** Tests that need a GPU, one file after the other, since they look at its memory. Without one they fail: npm test skips them. */
+const common = { pool: 'forks', testTimeout: 120_000, hookTimeout: 60_000, env: { CUDA_TESTS: 'required' } } as const
+const MEMORY = 'tests/src/cuda-memory.gpu.test.ts'
+
+/** Tests that need a GPU; without one they fail, where npm test skips them. What looks at the GPU's memory comes last and alone. */
 export default defineConfig({
   test: {
-    include: ['packages/*/test/**/*.gpu.test.ts', 'tests/src/**/*.gpu.test.ts'],
-    pool: 'forks',
-    fileParallelism: false,
-    testTimeout: 120_000,
-    hookTimeout: 60_000,
-    env: { CUDA_TESTS: 'required' },
+    projects: [
+      {
+        test: {
+          ...common,
+          name: 'gpu',
+          include: ['packages/*/test/**/*.gpu.test.ts', 'tests/src/**/*.gpu.test.ts'],
+          exclude: [MEMORY],
+          maxWorkers: 4,
+          sequence: { groupOrder: 0 },
+        },
+      },
+      { test: { ...common, name: 'gpu-memory', include: [MEMORY], maxWorkers: 1, sequence: { groupOrder: 1 } } },
+    ],
   },
 })

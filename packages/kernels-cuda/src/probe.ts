@@ -39,7 +39,7 @@ export function probeCuda(): CudaProbe {
       return { ...card, index, ...(unfit !== undefined && { reason: `GPU ${index} (${card.name}) ${unfit}` }) }
     }),
     ...(driver !== undefined && { driver }),
-    ...(reason !== undefined && { reason }),
+    ...(reason !== undefined && { reason: explained(reason, driver) }),
   }
 }
 
@@ -58,6 +58,12 @@ export function unfitFor(capability: number, targets: string): string | undefine
   })
   if (runs) return undefined
   return `has compute capability ${dotted(capability)}; these kernels were built for ${targets}: build them on this machine, or with KERNELS_CUDA_ARCHS=all`
+}
+
+/** The runtime says the same of a driver that is too old and of one that is not there. */
+export function explained(reason: string, driver: string | undefined): string {
+  if (!/insufficient/.test(reason)) return reason
+  return driver === undefined ? `no NVIDIA driver was found (${reason})` : `the NVIDIA driver ${driver} is too old (${reason})`
 }
 
 /** The kernel module's, where the system shows it. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { probeCuda } from '../src/index.ts'
-import { unfitFor } from '../src/probe.ts'
+import { explained, unfitFor } from '../src/probe.ts'
 
 describe('probeCuda', () => {
   it('never throws, and says why there is nothing', () => {
@@ -21,4 +21,13 @@ describe('unfitFor', () => {
   ])('%i does not run what was built for %s', (capability, targets) =>
     expect(unfitFor(capability, targets)).toMatch(new RegExp(`built for ${targets}: .*KERNELS_CUDA_ARCHS=all`)),
   )
+})
+
+describe('explained', () => {
+  const raw = 'CUDA driver version is insufficient for CUDA runtime version'
+  it('tells a driver that is not there from one that is too old', () => {
+    expect(explained(raw, undefined)).toBe(`no NVIDIA driver was found (${raw})`)
+    expect(explained(raw, '470.82.01')).toBe(`the NVIDIA driver 470.82.01 is too old (${raw})`)
+    expect(explained('out of memory', '580.1')).toBe('out of memory')
+  })
 })
