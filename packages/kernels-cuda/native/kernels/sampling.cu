@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kThreads, 4) sampleSlices(const SampleArgs p) 
   double weight = 0;
   if (o.way == Way::race && finite) {
     const float slope = slopeOf(o.temperature);
-    RateBounds bounds{-INFINITY, -INFINITY};
+    TileBounds bounds{-INFINITY, -INFINITY};
     if (__any_sync(~0u, (threadMax - max) * slope > kHopeless)) bounds = tileBounds(x, first, race, slope);
     const float bar = blockMax(bounds.lower + 0.0f, parts[1]) - kBoundSlack;
     if (bounds.upper >= bar) atomicMax(&best, tileArrival(logits, first, p.n, race, bar, AllRun{}));
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(kThreads, 4) sampleSlices(const SampleArgs p) 
   }
   __syncthreads();
   Slice* slices = p.scratch.slices + int64_t(r) * p.scratch.count;
-  if (threadIdx.x == 0) slices[slice] = {max, least, likeliest, idOf(best), weight, 0};
+  if (threadIdx.x == 0) slices[slice] = {keyOf(max, likeliest), weight, least, idOf(best), 0};
   if (!lastOfRow(p.scratch.ended + r, 1, gridDim.x, &last)) return;
 
   if (threadIdx.x < 32) {
@@ -108,17 +108,12 @@ __global__ void __launch_bounds__(kThreads, 4) sampleSlices(const SampleArgs p) 
       race.max = all.max;
       unsigned long long winner = 0;
       for (int i = threadIdx.x; i < p.scratch.count; i += 32) {
-        const float top = __ldcg(&slices[i].max);
-        if (!(top > -INFINITY)) continue;
         const int id = __ldcg(&slices[i].winner);
+        if (id < 0) continue;  // nothing but −infinity
         const unsigned long long a = arrival(cleaned(logits[id]), id, race, 0);
         winner = a > winner ? a : winner;
       }
-#pragma unroll
-      for (int step = 16; step; step >>= 1) {
-        const unsigned long long other = __shfl_xor_sync(~0u, winner, step);
-        winner = other > winner ? other : winner;
-      }
+      winner = warpBest(winner);
       if (threadIdx.x == 0) p.tokens[r] = idOf(winner);
     }
     const double sum = !greedy && o.topP < 1 ? weightOfSlices(slices, p.scratch.count, all.max, o.temperature) : 0;

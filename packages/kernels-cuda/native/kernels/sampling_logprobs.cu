@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kThreads) logProbSlices(const LogProbArgs p) {
   if (threadIdx.x == 0) {
     unsigned int all = 0;
     for (int w = 0; w < kThreads / 32; w++) all += parts[0][w];
-    slices[slice] = {max, min, 0, 0, weight, all};
+    slices[slice] = {keyOf(max, 0), weight, min, 0, all};
   }
   if (!lastOfRow(p.scratch.ended + r, 1, gridDim.x, &last)) return;
 
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kThreads) logProbSlices(const LogProbArgs p) {
     double total = 0;
     unsigned int rank = 0;
     for (int i = threadIdx.x; i < p.scratch.count; i += 32) {
-      const float top = __ldcg(&slices[i].max);
+      const float top = valueOf(__ldcg(&slices[i].likeliest));
       rank += __ldcg(&slices[i].before);
       if (!weighed) total += top == all.max ? __ldcg(&slices[i].weight) : 0;
     }

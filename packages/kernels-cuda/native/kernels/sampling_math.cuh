@@ -88,17 +88,15 @@ static __device__ __noinline__ uint64_t arrival(float x, int id, const Race race
   return arrivalOf(x, id, which == 0 ? words.x : which == 1 ? words.y : which == 2 ? words.z : words.w, race, leastWeight);
 }
 
-/// Logarithms to base 2 of a token's rate, weight / waiting time. Its time lies between u and 1.3863 u where u ≤ 1/2, and never
-/// above 16.64: upper is what the rate cannot exceed, lower what it reaches. `slope` = log2(e) / temperature.
-struct RateBounds {
-  float upper, lower;
-};
-__device__ __forceinline__ RateBounds rateBounds(float belowMax, uint32_t word, float slope) {
+/// The logarithm to base 2 of what a token's rate, weight / waiting time, cannot exceed: its time is at least u. `slope` = log2(e) /
+/// temperature.
+__device__ __forceinline__ float rateBound(float belowMax, uint32_t word, float slope) {
   float log;
   asm("lg2.approx.f32 %0, %1;" : "=f"(log) : "f"(float(word) + 0.5f));
-  const float upper = belowMax * slope - (log - 32.0f);
-  return {upper, upper - (int32_t(word) >= 0 ? 0.4714f : 5.06f)};
+  return belowMax * slope - (log - 32.0f);
 }
+/// How far below that bound the rate may lie: the time is at most 1.3863 u where u ≤ 1/2, and never above 16.64.
+__device__ __forceinline__ float boundWidth(uint32_t word) { return int32_t(word) >= 0 ? 0.4714f : 5.06f; }
 /// What approximation and rounding may make of the bounds.
 constexpr float kBoundSlack = 1e-3f;
 /// A token whose weight is 2^-37.5 of the greatest cannot win: times lie between 2^-33 and 2^4.06.

@@ -39,20 +39,25 @@ __device__ __forceinline__ Steps stepsOf(float max, float range) {
   return {max, each < INFINITY ? each : 0.0f};
 }
 
-/// Bounds of the best rate of a tile, of those x that are not −infinity.
-__device__ __forceinline__ RateBounds tileBounds(const float (&x)[4][4], int first, const Race& race, float slope) {
-  RateBounds best{-INFINITY, -INFINITY};
+/// Logarithms to base 2: what no rate of a tile exceeds, and what one reaches.
+struct TileBounds {
+  float upper, lower;
+};
+/// Of those x that are not −infinity.
+__device__ __forceinline__ TileBounds tileBounds(const float (&x)[4][4], int first, const Race& race, float slope) {
+  float upper = -INFINITY;
+  uint32_t of = 0;  // the word of that token
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     const uint4 words = philox(counterOf(first + i), race);
     const uint32_t word[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-      const RateBounds b = rateBounds(x[j][i] - race.max, word[j], slope);
-      best.upper = fmaxf(best.upper, b.upper), best.lower = fmaxf(best.lower, b.lower);
+      const float bound = rateBound(x[j][i] - race.max, word[j], slope);
+      if (bound > upper) upper = bound, of = word[j];
     }
   }
-  return best;
+  return {upper, upper - boundWidth(of)};
 }
 
 /// The first arrival of those tokens of a tile that `runs(x, id)` lets run and whose rate may reach the bar. Few tiles come to this.
@@ -68,7 +73,7 @@ static __device__ __noinline__ unsigned long long tileArrival(const float* logit
     for (int j = 0; j < 4; j++) {
       const int id = first + 16 * j + i;
       const float x = id < n ? cleaned(logits[id]) : -INFINITY;
-      if (!(x > -INFINITY) || !(rateBounds(x - race.max, word[j], slope).upper >= bar) || !runs(x, id)) continue;
+      if (!(x > -INFINITY) || !(rateBound(x - race.max, word[j], slope) >= bar) || !runs(x, id)) continue;
       const unsigned long long a = arrivalOf(x, id, word[j], race, 0);
       best = a > best ? a : best;
     }

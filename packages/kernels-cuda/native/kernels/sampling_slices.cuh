@@ -6,12 +6,13 @@
 
 constexpr int kSlice = kThreads * kTile;
 
-/// What is known of a slice: its greatest logit and the first token that has it, the winner of its race, its least finite logit,
-/// the weight of its tokens relative to its greatest, how many of its tokens come before a given one.
+/// What is known of a slice: the key of its likeliest token, the winner of its race, its least finite logit, the weight of its
+/// tokens relative to its greatest, how many of its tokens come before a given one.
 struct Slice {
-  float max, min;
-  int likeliest, winner;
+  unsigned long long likeliest;
   double weight;
+  float min;
+  int winner;
   unsigned int before;
 };
 
@@ -86,30 +87,35 @@ __device__ __forceinline__ bool lastOfRow(unsigned int* ended, unsigned int slic
   return *flag != 0;
 }
 
-/// Over all slices of a row, for every thread of the first warp.
+__device__ __forceinline__ unsigned long long warpBest(unsigned long long v) {
+#pragma unroll
+  for (int o = 16; o; o >>= 1) {
+    const unsigned long long other = __shfl_xor_sync(~0u, v, o);
+    v = other > v ? other : v;
+  }
+  return v;
+}
+
+/// Over all slices of a row, for every thread of a warp.
 struct RowSummary {
   float max, min;
   int likeliest;
 };
 __device__ __forceinline__ RowSummary summaryOf(const Slice* slices, int count) {
-  const int lane = threadIdx.x % 32;
-  uint32_t most = 0, least = ~0u, first = 0x7fffffff;
-  for (int i = lane; i < count; i += 32) {
-    const uint32_t a = orderOf(__ldcg(&slices[i].max)), b = orderOf(__ldcg(&slices[i].min));
-    most = a > most ? a : most, least = b < least ? b : least;
+  unsigned long long first = 0;
+  uint32_t least = ~0u;
+  for (int i = threadIdx.x % 32; i < count; i += 32) {
+    const unsigned long long key = __ldcg(&slices[i].likeliest);
+    const uint32_t min = orderOf(__ldcg(&slices[i].min));
+    first = key > first ? key : first, least = min < least ? min : least;
   }
-  most = __reduce_max_sync(~0u, most), least = __reduce_min_sync(~0u, least);
-  for (int i = lane; i < count; i += 32)
-    if (orderOf(__ldcg(&slices[i].max)) == most) {
-      const uint32_t id = uint32_t(__ldcg(&slices[i].likeliest));
-      first = id < first ? id : first;
-    }
-  return {floatOf(most), floatOf(least), int(__reduce_min_sync(~0u, first))};
+  first = warpBest(first);
+  return {valueOf(first), floatOf(__reduce_min_sync(~0u, least)), idOf(first)};
 }
 /// The weight of all tokens at a temperature, relative to the row's greatest logit.
 __device__ __forceinline__ double weightOfSlices(const Slice* slices, int count, float max, float temperature) {
   double sum = 0;
-  for (int i = threadIdx.x % 32; i < count; i += 32) sum += __ldcg(&slices[i].weight) * double(weightOf(__ldcg(&slices[i].max), max, temperature));
+  for (int i = threadIdx.x % 32; i < count; i += 32) sum += __ldcg(&slices[i].weight) * double(weightOf(valueOf(__ldcg(&slices[i].likeliest)), max, temperature));
 #pragma unroll
   for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
   return sum;
@@ -141,11 +147,7 @@ __device__ __forceinline__ void storeGroupMax(float threadMax, float* groupMax, 
 
 /// The greatest over a block, for every thread.
 __device__ __forceinline__ unsigned long long blockBest(unsigned long long v, RowShared& s) {
-#pragma unroll
-  for (int o = 16; o; o >>= 1) {
-    const unsigned long long other = __shfl_xor_sync(~0u, v, o);
-    v = other > v ? other : v;
-  }
+  v = warpBest(v);
   __syncthreads();
   if (threadIdx.x % 32 == 0) s.sums[0][threadIdx.x / 32] = v;
   __syncthreads();

@@ -161,7 +161,7 @@ __global__ void __launch_bounds__(kThreads) raceWideRows(const SampleArgs p) {
           most = fmaxf(most, x[j][i]);
         }
       if (!__any_sync(~0u, (most - race.max) * slope > kHopeless)) continue;
-      const RateBounds bounds = tileBounds(x, first, race, slope);
+      const TileBounds bounds = tileBounds(x, first, race, slope);
       reached = fmaxf(reached, floatOf(__reduce_max_sync(~0u, orderOf(bounds.lower + 0.0f))));
       const float bar = reached - kBoundSlack;
       if (bounds.upper >= bar) {
