@@ -1,6 +1,6 @@
 // Reading speed of products of few rows, weights in bf16, in GB/s of weights: captured in graphs over copies that no cache holds.
 //
-//   node scripts/bench-linear.mjs [--tokens 1,2,4,8,16] [--shapes 8B,1B] [--plain | --fused] [--plans]
+//   node scripts/bench-linear.mjs [--tokens 1,2,4,8] [--shapes 8B,1B] [--plain | --fused] [--plans]
 //
 // --plain: product alone; --fused: as a decoder layer uses it (norm in front of qkv, gate/up and head for 1 and 2 tokens, residual
 // behind o and down, silu behind gate/up). --plans: every way to divide the work, the best of them printed beside the default.
@@ -110,18 +110,14 @@ function seconds(shape, tokens, fused, plan, repetitions) {
   return best
 }
 
-function* plans(shape, tokens) {
+function* plans(shape) {
   const lines = Math.ceil(shape[2] / 64)
-  const sizes = [112 * 1024, 164 * 1024, sharedBytes]
-  const slots = (abreast, bytes) => [...new Set([8, 16, 32, 56, lines].filter((l) => l <= lines && l * 1024 * (abreast + 1) < bytes))]
-  const clusters = tokens > 2 ? [1, 2, 4] : [1]
-  for (const bytes of sizes) for (const l of slots(1, bytes)) if (tokens <= 8) yield [1, l, 1, 1, bytes]
-  for (const cluster of clusters)
-    for (const abreast of [1, 2, 4]) for (const bytes of sizes) for (const l of slots(abreast, bytes)) yield [2, l, abreast, cluster, bytes]
-  yield [0, lines, 1, 1, sharedBytes]
+  for (const bytes of [112 * 1024, 164 * 1024, sharedBytes])
+    for (const slot of new Set([8, 16, 32, 56, lines])) if (slot <= lines && slot * 1024 < bytes) yield [1, slot, bytes]
+  yield [0, lines, sharedBytes]
 }
 
-const tokensList = (option('tokens') ?? '1,2,4,8,16').split(',').map(Number)
+const tokensList = (option('tokens') ?? '1,2,4,8').split(',').map(Number)
 const wanted = option('shapes')?.split(',')
 const kinds = flag('plain') ? [false] : flag('fused') ? [true] : [false, true]
 for (const shape of SHAPES.filter(([name]) => !wanted || wanted.some((w) => name.includes(w)))) {
@@ -137,11 +133,11 @@ for (const shape of SHAPES.filter(([name]) => !wanted || wanted.some((w) => name
       const own = speed(plan, 3)
       let cell = `${tokens}: ${own === undefined ? 'none' : own.toFixed(0)}`
       if (flag('plans') && capability >= 90) {
-        const tried = [...plans(shape, tokens)].map((p) => ({ p, v: speed(p, 1) })).filter((t) => t.v !== undefined)
+        const tried = [...plans(shape)].map((p) => ({ p, v: speed(p, 1) })).filter((t) => t.v !== undefined)
         tried.sort((a, b) => b.v - a.v)
         const again = tried.slice(0, 6).map(({ p }) => ({ p, v: speed(p, 3) }))
         again.sort((a, b) => b.v - a.v)
-        cell += ` [${plan.slice(0, 4)},${plan[4] >> 10}K] best ${again.slice(0, 4).map(({ p, v }) => `${v.toFixed(0)} [${p.slice(0, 4)},${p[4] >> 10}K]`)}`
+        cell += ` [${plan.slice(0, 2)},${plan[2] >> 10}K] best ${again.slice(0, 4).map(({ p, v }) => `${v.toFixed(0)} [${p.slice(0, 2)},${p[2] >> 10}K]`)}`
         cell = `\n    ${cell}`
       }
       cells.push(cell)

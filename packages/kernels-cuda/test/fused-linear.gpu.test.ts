@@ -17,11 +17,11 @@ function oddCases(): FusedCase[] {
   let i = 0
   for (const k of [1, 32, 40, 72, 896, 1000, 4864])
     for (const n of k > 1000 ? [5, 130] : [1, 5, 130, 1000])
-      for (const tokens of [1, 2, 3, 4, 5, 8, 9, 16]) {
+      for (const tokens of [1, 2, 3, 4, 5, 6, 7, 8]) {
         const format = pick(['bf16', 'f16'] as const, i >> 1)
-        const normed = tokens <= 4 && i % 2 === 0
+        const normed = tokens <= 2 && (i >> 3) % 2 === 0
         const gated = n % 2 === 0 && i % 3 === 0
-        const x: FloatDType = normed && i % 4 === 0 ? 'f32' : format
+        const x: FloatDType = normed && i % 4 !== 1 ? 'f32' : format
         cases.push({
           ...{ tokens, n, k, format, x, out: pick(['f32', format, format], i) },
           bias: pick([undefined, 'f32', format], i >> 2),
@@ -43,21 +43,14 @@ const LAYERS: readonly FusedCase[] = [
   { tokens: 2, n: 2048, k: 4096, format: 'f16', x: 'f32', out: 'f16', norm: 'f16' },
   { tokens: 4, n: 512, k: 14336, format: 'bf16', x: 'bf16', out: 'bf16', residual: true },
   { tokens: 8, n: 1024, k: 3072, format: 'bf16', x: 'bf16', out: 'bf16' },
-  { tokens: 16, n: 3072, k: 2048, format: 'bf16', x: 'bf16', out: 'bf16', bias: 'bf16' },
-  { tokens: 16, n: 512, k: 14336, format: 'bf16', x: 'bf16', out: 'f32', residual: true },
-  { tokens: 16, n: 2048, k: 4096, format: 'f16', x: 'f16', out: 'f16', activation: 'geluTanh' },
+  { tokens: 8, n: 3072, k: 2048, format: 'bf16', x: 'bf16', out: 'bf16', bias: 'bf16' },
+  { tokens: 5, n: 2048, k: 4096, format: 'f16', x: 'f16', out: 'f16', activation: 'geluTanh' },
 ]
 
 /** Plans of every kind; those that a case cannot have are passed over. */
 const PLANS: readonly Plan[] = [
-  [0, 1, 1, 1, 232_448],
-  ...[1, 2].flatMap((kind) =>
-    (kind === 1 ? [1] : [1, 2, 4]).flatMap((abreast) =>
-      [1, 2, 4, 8].flatMap((cluster) =>
-        [1, 16, 64].flatMap((lines) => [80_000, 232_448].map((bytes): Plan => [kind, lines, abreast, cluster, bytes])),
-      ),
-    ),
-  ),
+  [0, 1, 232_448],
+  ...[1, 8, 16, 64].flatMap((lines) => [80_000, 114_688, 232_448].map((bytes): Plan => [1, lines, bytes])),
 ]
 
 describe.skipIf(!present)('the product of few rows', { timeout: 60_000 }, () => {
@@ -78,7 +71,7 @@ describe.skipIf(!present)('the product of few rows', { timeout: 60_000 }, () => 
       expect(one.fits, describeFused(c)).toBe(true)
       const wrong = one.failure(one.run()!)
       if (wrong) failures.push(`${describeFused(c)}: ${wrong}`)
-      for (const plan of [pick(PLANS, 7 * seed), pick(PLANS, 7 * seed + 3), pick(PLANS, 7 * seed + 5)]) {
+      for (const plan of [PLANS[0]!, pick(PLANS, 5 * seed + 1), pick(PLANS, 5 * seed + 4)]) {
         const result = one.run(plan)
         const bad = result && one.failure(result)
         if (result) planned++
@@ -112,8 +105,8 @@ describe.skipIf(!present)('the product of few rows', { timeout: 60_000 }, () => 
     expect(failures).toEqual([])
   })
 
-  it('never overwrites what is still being read: 16 tokens, weights from the cache, 30 repetitions', () => {
-    const one = lab({ tokens: 16, n: 2560, k: 4096, format: 'bf16', x: 'bf16', out: 'bf16' }, 7)
+  it('never overwrites what is still being read: 8 tokens, weights from the cache, 30 repetitions', () => {
+    const one = lab({ tokens: 8, n: 2560, k: 4096, format: 'bf16', x: 'bf16', out: 'bf16' }, 7)
     const failures: string[] = []
     for (let i = 0; i < 30; i++) {
       const bad = one.failure(one.run()!)
@@ -133,11 +126,11 @@ describe.skipIf(!present)('the product of few rows', { timeout: 60_000 }, () => 
       return native!.fusedLinearFits(context, tokens, code[format], n, k, code[x], code[out], norm ? 1 : 0, 0, -1)
     }
     expect(fits({})).toBe(true)
-    expect(fits({ tokens: 17 })).toBe(false)
+    expect(fits({ tokens: 9 })).toBe(false)
     expect(fits({ x: 'f16' })).toBe(false)
     expect(fits({ x: 'f32' })).toBe(false)
     expect(fits({ x: 'f32', norm: 'bf16' })).toBe(true)
-    expect(fits({ tokens: 16, norm: 'bf16' })).toBe(false)
+    expect(fits({ tokens: 3, norm: 'bf16' })).toBe(false)
     expect(() => native!.fusedLinear(context, 1)).toThrow(/fusedLinear/)
   })
 })

@@ -6,12 +6,12 @@ import type { Native } from '../src/native.ts'
 export interface FusedNative extends Native {
   fusedLinear(context: number, ...call: number[]): void
   fusedLinearFits(context: number, ...wish: number[]): boolean
-  fusedLinearPlan(context: number, ...wish: number[]): [number, number, number, number, number]
+  fusedLinearPlan(context: number, ...wish: number[]): [number, number, number]
   fusedLinearBy(context: number, ...planAndCall: number[]): boolean
 }
 
-/** Kind, lines, abreast, cluster, bytes of shared memory: `native/include/linear_small.h`. */
-export type Plan = readonly [number, number, number, number, number]
+/** Kind, lines, bytes of shared memory: `native/include/linear_small.h`. */
+export type Plan = readonly [number, number, number]
 
 export interface FusedCase {
   readonly tokens: number

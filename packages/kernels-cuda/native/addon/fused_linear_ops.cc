@@ -74,20 +74,19 @@ Napi::Value FusedLinearFits(Args& a) {
   return Napi::Boolean::New(a.env(), isFloat(c.xType) && isFloat(c.outType) && (smallLinearFits(a.context(), c) || manyRowsFit(a.context(), c)));
 }
 
-/// The plan that fusedLinear would choose: [kind, lines, abreast, cluster, sharedBytes] (linear_small.h).
+/// The plan that fusedLinear would choose: [kind, lines, sharedBytes] (linear_small.h).
 Napi::Value FusedLinearPlan(Args& a) {
   const SmallPlan plan = planSmallLinear(a.context(), wish(a));
-  auto numbers = Napi::Array::New(a.env(), 5);
-  const int values[] = {plan.kind, plan.lines, plan.abreast, plan.cluster, plan.sharedBytes};
-  for (uint32_t i = 0; i < 5; i++) numbers[i] = Napi::Number::New(a.env(), values[i]);
+  auto numbers = Napi::Array::New(a.env(), 3);
+  const int values[] = {plan.kind, plan.lines, plan.sharedBytes};
+  for (uint32_t i = 0; i < 3; i++) numbers[i] = Napi::Number::New(a.env(), values[i]);
   return numbers;
 }
 
 /// fusedLinear by a given plan, for measurements and tests; false where the plan cannot be done.
 Napi::Value FusedLinearBy(Args& a) {
   SmallPlan plan;
-  plan.kind = int(a.integer("kind", 0, 2));
-  plan.lines = int(a.integer("lines", 1, 1 << 16)), plan.abreast = int(a.integer("abreast", 1, 16)), plan.cluster = int(a.integer("cluster", 1, 16));
+  plan.kind = int(a.integer("kind", 0, 1)), plan.lines = int(a.integer("lines", 1, 1 << 16));
   plan.sharedBytes = int(a.integer("sharedBytes", 0, 1 << 20));
   const SmallLinear c = fusedCall(a);
   const bool fits = planFits(a.context(), c, plan);

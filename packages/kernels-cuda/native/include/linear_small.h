@@ -32,17 +32,14 @@ struct SmallLinear {
 };
 
 enum SmallKind : int {
-  kDirect,    // weights in registers, x in shared memory: every target, every alignment
-  kResident,  // weights through a ring in shared memory, all of x in shared memory (sm_90)
-  kStreamed,  // weights through the ring, x again and again from the second-level cache (sm_90, x in 16-byte vectors)
+  kDirect,    // weights in registers: every target
+  kResident,  // weights through a ring in shared memory, filled by bulk copies (sm_90)
 };
 
 /// How a product is divided. Every plan that `planFits` is right; which is fastest depends on the card.
 struct SmallPlan {
   int kind;         // SmallKind
   int lines;        // lines of 64 columns that a slot of the ring holds of each of its 8 rows, at most
-  int abreast;      // groups of 8 rows that share one reading of x: 1, 2, 4
-  int cluster;      // blocks that divide the columns of the same rows: 1, 2, 4, 8
   int sharedBytes;  // shared memory to use at most
 };
 

@@ -25,15 +25,14 @@ __device__ __forceinline__ void storeShared16(uint32_t to, uint4 v) {
   asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
 }
 
-/// x of the weight's type, the columns of this block's lines; zeros from column k on.
-__device__ __forceinline__ void loadPlain(const SmallCall& a, const Part& part, uint32_t xs, int tid) {
+/// x of the weight's type; zeros from column k on.
+__device__ __forceinline__ void loadPlain(const SmallCall& a, uint32_t xs, int tid) {
   const SmallLinear& op = a.op;
-  const int first = part.line0 * kLine, end = min(part.line1 * kLine, int(op.kp)), vectors = (end - first) / 8;
-  if (vectors <= 0) return;
+  const int vectors = int(op.kp) / 8;
   const unsigned short* x = static_cast<const unsigned short*>(op.x);
   int row = tid / vectors, v = tid % vectors;
   while (row < op.tokens) {
-    const int column = first + v * 8;
+    const int column = v * 8;
     const unsigned short* from = x + row * op.xStride + column;
     const uint32_t to = xs + row * a.xPitch + v * 16;
     if (a.xVectors && column + 8 <= op.k) copyAsync16(to, from);
@@ -153,13 +152,12 @@ template <class T, int ROWS, int BATCH> __device__ __forceinline__ void loadNorm
   normPass<T, ROWS, BATCH, false, true>(a, xs, tid, squares, factor);
 }
 
-template <class T, bool split> __device__ __forceinline__ void loadInput(const SmallCall& a, const Part& part, uint32_t xs, float* sums, int tid) {
+template <class T, bool split> __device__ __forceinline__ void loadInput(const SmallCall& a, uint32_t xs, float* sums, int tid) {
   if constexpr (split) {
     if (a.op.tokens == 1) loadNormed<T, 1, 4>(a, xs, sums, tid);
-    else if (a.op.tokens == 2) loadNormed<T, 2, 2>(a, xs, sums, tid);
     else loadNormed<T, kMostNormed, 2>(a, xs, sums, tid);
   } else {
-    loadPlain(a, part, xs, tid);
+    loadPlain(a, xs, tid);
     asm volatile("cp.async.wait_all;" ::: "memory");
   }
 }

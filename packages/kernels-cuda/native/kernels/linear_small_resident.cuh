@@ -1,34 +1,29 @@
-// One unit after the other, x in shared memory: one or two tokens, and every product behind a norm.
+// The kernel for sm_90: x in shared memory, the weight through the ring, one unit after the other.
 #pragma once
 #include "linear_small_ring.cuh"
 
 template <class F> __global__ __launch_bounds__(kConsumerThreads + 32, 1) void smallLinearResident(const __grid_constant__ SmallCall a) {
 #if __CUDA_ARCH__ >= 900
   using T = typename F::Weight;
-  static_assert(F::P == 1);
   extern __shared__ __align__(128) char shared[];
   __shared__ SmallBars bars;
   __shared__ float sums[kMostNormed * kConsumers];
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, g = lane >> 2, t = lane & 3;
   pdlTrigger();
   Ring q = openRing(a, shared, bars);
-  clusterArrive(a);
   const Part part(a);
   if (warp == kConsumers) {
-    feed<1>(q, a, part);
+    feed(q, a, part);
     pdlWait();
-    clusterWait(a);
     return;
   }
   prefetchSmallWeights(a, part, tid);
   pdlWait();
   const uint32_t xs = q.data + a.xAt;
-  loadInput<T, F::split>(a, part, xs, sums, tid);
-  Finish<F, 2> finish(a, part, reinterpret_cast<float*>(shared + a.partsAt), reinterpret_cast<float*>(shared + a.receivedAt),
-                      sharedAddress(&bars.received), sums, tid);
+  loadInput<T, F::split>(a, xs, sums, tid);
+  Finish<F> finish(a, part, reinterpret_cast<float*>(shared + a.partsAt), sums, tid);
   finish.prepare(0);
   barSync(1, kConsumerThreads);
-  clusterWait(a);
   finish.normalise();
 
   const int tokens = int(a.op.tokens);
@@ -37,14 +32,14 @@ template <class F> __global__ __launch_bounds__(kConsumerThreads + 32, 1) void s
   const uint32_t xLane = xs + g * a.xPitch + t * 16, restLane = xLane + tokens * a.xPitch;
   int held = 0;  // units since the last flush
   for (int u = 0; u < part.units; u++) {
-    float c[1][2][4] = {};
-    for (int line0 = part.line0; line0 < part.line1; line0 += a.lines) {
-      const int lines = min(a.lines, part.line1 - line0);
+    float c[2][4] = {};
+    for (int line0 = 0; line0 < part.lines; line0 += a.lines) {
+      const int lines = min(a.lines, part.lines - line0);
       const uint32_t at = q.data + q.slot * a.slotBytes + reader.lane;
       barrierWait(q.full + q.slot * 8, q.phase);
 #pragma unroll 2
       for (int l = warp; l < lines; l += kConsumers) {
-        const uint32_t xLine = (line0 - part.line0 + l) * 128;
+        const uint32_t xLine = (line0 + l) * 128;
         uint4 x[2], rest[2], w0, w1;
 #pragma unroll
         for (int h = 0; h < 2; h++) {
@@ -53,10 +48,10 @@ template <class F> __global__ __launch_bounds__(kConsumerThreads + 32, 1) void s
           if (F::split && live) rest[h] = loadShared16(restLane + xLine + h * 64);
         }
         reader.read(at + l * 128, w0, w1);
-        multiply<T>(c[0], x[0], rest[0], w0);
-        if ((line0 + l) * kLine + 32 < a.op.kp) multiply<T>(c[0], x[1], rest[1], w1);
+        multiply<T>(c, x[0], rest[0], w0);
+        if ((line0 + l) * kLine + 32 < a.op.kp) multiply<T>(c, x[1], rest[1], w1);
       }
-      release(q.empty + q.slot * 8, c[0][0][0] + c[0][1][0]);
+      release(q.empty + q.slot * 8, c[0][0] + c[1][0]);
       q.next();
     }
     finish.put(held++, c);

@@ -14,26 +14,23 @@ struct Ring {
 };
 
 /// The feeding warp. It knows nothing of x.
-template <int ABREAST> __device__ __forceinline__ void feed(Ring& q, const SmallCall& a, const Part& part) {
+__device__ __forceinline__ void feed(Ring& q, const SmallCall& a, const Part& part) {
   const int lane = threadIdx.x & 31, kp = int(a.op.kp);
-  const char* w = static_cast<const char*>(a.op.w);
-  for (int u = 0; u < part.units; u += ABREAST)
-    for (int line = part.line0; line < part.line1; line += a.lines) {
-      const int column = line * kLine, bytes = (min(min(line + a.lines, part.line1) * kLine, kp) - column) * 2;
-#pragma unroll 1
-      for (int v = u; v < min(part.units, u + ABREAST); v++) {
-        const int count = part.count(a, v);
-        const char* from = w + (int64_t(part.row(a, v)) * kp + column) * 2;
-        barrierWait(q.empty + q.slot * 8, q.phase ^ 1);
-        const uint32_t bar = q.full + q.slot * 8, to = q.data + q.slot * a.slotBytes;
-        if (lane == 0) barrierExpect(bar, count * bytes);
-        __syncwarp();
-        if (a.whole) {
-          if (lane == 0) bulkLoad(to, from, count * bytes, bar);
-        } else if (lane < count) bulkLoad(to + lane * a.pitch, from + int64_t(lane) * kp * 2, bytes, bar);
-        q.next();
-      }
+  for (int u = 0; u < part.units; u++) {
+    const int count = part.count(a, u);
+    const char* w = static_cast<const char*>(a.op.w) + int64_t(part.row(a, u)) * kp * 2;
+    for (int line = 0; line < part.lines; line += a.lines) {
+      const int column = line * kLine, bytes = (min(column + a.lines * kLine, kp) - column) * 2;
+      barrierWait(q.empty + q.slot * 8, q.phase ^ 1);
+      const uint32_t bar = q.full + q.slot * 8, to = q.data + q.slot * a.slotBytes;
+      if (lane == 0) barrierExpect(bar, count * bytes);
+      __syncwarp();
+      if (a.whole) {
+        if (lane == 0) bulkLoad(to, w, count * bytes, bar);
+      } else if (lane < count) bulkLoad(to + lane * a.pitch, w + (int64_t(lane) * kp + column) * 2, bytes, bar);
+      q.next();
     }
+  }
 }
 
 /// Frees a slot. The arrival depends on products of all that was read from it: otherwise the compiler puts it before the mma, while
@@ -45,28 +42,16 @@ __device__ __forceinline__ void release(uint32_t bar, float dependence) {
 
 /// A block's barriers; the first thread sets them up.
 struct SmallBars {
-  uint64_t full[kMostStages], empty[kMostStages], received;
+  uint64_t full[kMostStages], empty[kMostStages];
 };
 __device__ __forceinline__ Ring openRing(const SmallCall& a, const void* data, SmallBars& bars) {
   Ring q{sharedAddress(data), sharedAddress(bars.full), sharedAddress(bars.empty), a.stages, 0, 0};
   if (threadIdx.x == 0) {
     for (int i = 0; i < a.stages; i++) barrierInit(q.full + i * 8, 1), barrierInit(q.empty + i * 8, kConsumers);
-    barrierInit(sharedAddress(&bars.received), kConsumers * a.cluster);
     barrierInitFence();
   }
   __syncthreads();
   return q;
-}
-// All threads of a cluster's blocks: nobody writes into a block before it has set up its barriers.
-__device__ __forceinline__ void clusterArrive(const SmallCall& a) {
-#if __CUDA_ARCH__ >= 900
-  if (a.cluster > 1) asm volatile("barrier.cluster.arrive.aligned;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void clusterWait(const SmallCall& a) {
-#if __CUDA_ARCH__ >= 900
-  if (a.cluster > 1) asm volatile("barrier.cluster.wait.aligned;" ::: "memory");
-#endif
 }
 
 /// 8 rows × 32 columns of the weight for the lane, from the two halves of a line. Rows whose stride is a multiple of all banks:
@@ -83,8 +68,3 @@ struct LineReader {
     w0 = swap ? v1 : v0, w1 = swap ? v0 : v1;
   }
 };
-/// The products of 32 columns.
-template <class T> __device__ __forceinline__ void multiply(float (&c)[2][4], const uint4& x0, const uint4& x1, const uint4& w) {
-  mma<T>(c[0], x0.x, x1.x, x0.y, x1.y, w.x, w.y);
-  mma<T>(c[1], x0.z, x1.z, x0.w, x1.w, w.z, w.w);
-}
