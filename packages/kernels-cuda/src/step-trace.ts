@@ -50,9 +50,9 @@ export class StepTracer {
 
 /** What there are kernels for, on an H100 at least: the limits of `linear_small.cu` and `attention_decode.cu`. */
 const assumedFits: FusedFits = {
-  linear(_out, x, { format }, { norm, activation }) {
+  linear(_out, x, { format }, { norm }) {
     const tokens = x.dim(0)
-    return format !== 'f32' && (norm ? tokens <= 4 : tokens <= (activation ? 128 : 16) && x.dtype === format)
+    return format !== 'f32' && (norm ? tokens <= 4 : tokens <= 16 && x.dtype === format)
   },
   norms: (...call) => fusedNormsFits(...call),
   attention(_out, q, k, v, { shape }) {
