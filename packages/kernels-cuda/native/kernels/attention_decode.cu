@@ -3,8 +3,14 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-extern template void startDecode<__nv_bfloat16>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);
-extern template void startDecode<__half>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);
+namespace decode {
+struct E4m3;
+struct E5m2;
+}  // namespace decode
+extern template void startDecode<__nv_bfloat16, __nv_bfloat16>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);
+extern template void startDecode<__half, __half>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);
+extern template void startDecode<__half, decode::E4m3>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);
+extern template void startDecode<__half, decode::E5m2>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);
 
 namespace {
 
@@ -17,10 +23,11 @@ size_t sharedOf(const DecodePlan& p) {
   return all > merge ? all : merge;
 }
 
-/// Rows are read a lane's share at once.
-bool rowsFit(const HeadRows& rows, DType type, int kernelDim) {
+/// Rows of 16-bit floats, of which a lane's share is read at once.
+bool rowsFit(const HeadRows& rows, int kernelDim) {
   const int share = kernelDim / 32;
-  return rows.type == type && rows.dim % share == 0 && rows.stride % share == 0 && reinterpret_cast<uintptr_t>(rows.p) % size_t(2 * share) == 0;
+  return (rows.type == DType::bf16 || rows.type == DType::f16) && rows.dim % share == 0 && rows.stride % share == 0 &&
+         reinterpret_cast<uintptr_t>(rows.p) % size_t(2 * share) == 0;
 }
 
 HeadRows queriesOf(const AttentionCall& call) {
@@ -39,7 +46,7 @@ int kernelDim(const AttentionCall& call) {
 void settleDecode(const Context& c, const AttentionCall& call, DecodePlan& p) {
   const int page = int(call.cache.headBytes());
   auto size = [&] { p.ringBytes = p.warps * p.stages * page, p.sharedBytes = sharedOf(p); };
-  for (size(); p.sharedBytes > size_t(c.sharedBytes) && p.warps > 1; size()) p.warps /= 2;
+  for (size(); p.sharedBytes > mostDecodeShared(c) && p.warps > 1; size()) p.warps /= 2;
   const int64_t work = call.sequences * call.cache.kvHeads * p.headTiles;
   p.values = reinterpret_cast<float4*>(c.scratch);
   p.states = reinterpret_cast<float2*>(p.values + work * p.groups * (p.tileHeads * p.dim / 4));
@@ -52,63 +59,71 @@ DecodePlan planDecode(const Context& c, const AttentionCall& call) {
   p.dim = kernelDim(call);
   p.tileHeads = group <= 8 ? 8 : 16;
   p.headTiles = int((group + p.tileHeads - 1) / p.tileHeads);
-  p.exact = call.cache.keyDim == p.dim && call.cache.valueDim == p.dim && !(p.dim == 256 && p.tileHeads == 16);
-  p.warps = p.dim > 128 ? 4 : 8, p.stages = kMostDecodeStages, p.cluster = p.groups = 1;
-  settleDecode(c, call, p);
-
+  p.exact = call.cache.keyDim == p.dim && call.cache.valueDim == p.dim && (p.dim <= 128 || (p.tileHeads == 8 && call.cache.elementBytes == 2));
   const int64_t work = call.sequences * call.cache.kvHeads * p.headTiles;
   int64_t pages = (call.maxContextLength + kPageTokens - 1) / kPageTokens;
   if (call.window > 0 && call.window / kPageTokens + 2 < pages) pages = call.window / kPageTokens + 2;
-  // As many blocks as there are multiprocessors, with a few pages a warp. Clusters merge fastest, but they find room only while
-  // half of the chip is free; groups merge through memory, which pays from a few thousand tokens on.
-  int64_t splits = c.sms / work, most = pages / (2 * p.warps);
-  splits = splits < most ? splits : most;
-  const bool clusters = c.capability >= 90;
-  const int64_t half = c.sms / 2 / work;
-  if (splits > 1) {
-    if (clusters && (splits <= half || pages <= 128)) {
-      const int64_t fits = splits < half ? splits : half;
-      while (p.cluster * 2 <= fits && p.cluster < kMostDecodeCluster) p.cluster *= 2;
+  // Two small blocks of a multiprocessor fill each other's pauses, where there are enough of them.
+  p.warps = p.dim > 128 || work >= 2 * c.sms ? 4 : 8;
+  p.stages = kMostDecodeStages, p.cluster = p.groups = 1;
+
+  // As many blocks as there are multiprocessors, each with a page a warp at least; two pages a warp take less than a merge.
+  const bool clusters = c.capability >= 90, far = pages > 128;
+  int64_t splits = c.sms / work;
+  if (splits > 1 && pages > 2 * p.warps) {
+    // Clusters merge fastest, but find room only while half of the chip is free (pairs always do). Groups merge through memory,
+    // which pays from a few thousand tokens on.
+    const int64_t most = pages / (p.warps * (far ? 4 : 1)), half = c.sms / 2 / work;
+    splits = splits < most ? splits : most;
+    if (clusters && !far) {
+      const int64_t room = splits < 2 ? 1 : half < 2 ? 2 : half < splits ? half : splits;
+      while (p.cluster * 2 <= room && p.cluster < kMostDecodeCluster) p.cluster *= 2;
     } else {
-      // Much to merge: two blocks share it.
-      p.cluster = clusters && p.tileHeads * p.dim >= 2048 ? 2 : 1;
-      const int64_t fits = int64_t(Context::kScratchBytes) / (work * (p.tileHeads * p.dim / 4) * int64_t(sizeof(float4) + sizeof(float2)));
+      p.cluster = clusters && splits > 1 && p.tileHeads * p.dim >= 2048 ? 2 : 1;  // much to merge: two blocks share it
+      const int64_t room = int64_t(Context::kScratchBytes) / (work * (p.tileHeads * p.dim / 4) * int64_t(sizeof(float4) + sizeof(float2)));
       int64_t groups = splits / p.cluster;
-      groups = groups < fits ? groups : fits;
+      groups = groups < room ? groups : room;
       if (groups > 1 && work * p.cluster <= int64_t(Context::kCounters)) p.groups = int(groups);
     }
   }
+  p.late = p.cluster * p.groups > 1;
+  // A short context needs no deep ring; a small block starts beside the kernel before it.
   const int64_t each = (pages + p.warps * p.cluster * p.groups - 1) / (p.warps * p.cluster * p.groups);  // pages of a warp
-  if (each < p.stages) p.stages = int(each < 1 ? 1 : each);
+  if (each <= 2 && p.cluster > 1) p.stages = 1;
+  else if (each < p.stages) p.stages = int(each < 1 ? 1 : each);
   settleDecode(c, call, p);
   return p;
 }
 
 bool attentionDecodeFits(const Context& c, const AttentionCall& call) {
-  const DType type = DType(call.cache.dtype);
-  if (type != DType::bf16 && type != DType::f16) return false;
   if (call.cache.keyDim > 256 || call.cache.valueDim > 256) return false;
-  return rowsFit(queriesOf(call), type, kernelDim(call)) && planDecode(c, call).sharedBytes <= size_t(c.sharedBytes);
-}
-void attentionDecode(Context& c, const AttentionCall& call, const DecodePlan& plan) {
-  QkvCall qkv;
-  qkv.q = queriesOf(call);
-  if (DType(call.cache.dtype) == DType::bf16) startDecode<__nv_bfloat16>(c, call, qkv, plan);
-  else startDecode<__half>(c, call, qkv, plan);
-}
-void attentionDecode(Context& c, const AttentionCall& call) { attentionDecode(c, call, planDecode(c, call)); }
-
-bool fusedDecodeFits(const Context& c, const AttentionCall& call, const QkvCall& qkv) {
   const DType type = DType(call.cache.dtype);
-  const int dim = kernelDim(call);
-  return call.maxQueryLength == 1 && attentionDecodeFits(c, call) && rowsFit(qkv.k, type, dim) && rowsFit(qkv.v, type, dim);
+  const bool bytes = type == DType::f8e4m3 || type == DType::f8e5m2;
+  if (!bytes && call.qType != type) return false;  // f32 has no place here
+  const DecodePlan plan = planDecode(c, call);
+  return rowsFit(queriesOf(call), plan.dim) && (plan.exact || !bytes) && plan.sharedBytes <= mostDecodeShared(c);
 }
+bool fusedDecodeFits(const Context& c, const AttentionCall& call, const QkvCall& qkv) {
+  const int dim = kernelDim(call);
+  return call.maxQueryLength == 1 && attentionDecodeFits(c, call) && rowsFit(qkv.k, dim) && rowsFit(qkv.v, dim);
+}
+
 void fusedDecode(Context& c, const AttentionCall& call, const QkvCall& qkv, const DecodePlan& plan) {
-  if (DType(call.cache.dtype) == DType::bf16) startDecode<__nv_bfloat16>(c, call, qkv, plan);
-  else startDecode<__half>(c, call, qkv, plan);
+  switch (DType(call.cache.dtype)) {
+    case DType::bf16: return startDecode<__nv_bfloat16, __nv_bfloat16>(c, call, qkv, plan);
+    case DType::f16: return startDecode<__half, __half>(c, call, qkv, plan);
+    case DType::f8e4m3: return startDecode<__half, decode::E4m3>(c, call, qkv, plan);
+    default: return startDecode<__half, decode::E5m2>(c, call, qkv, plan);
+  }
 }
 void fusedDecode(Context& c, const AttentionCall& call, const QkvCall& qkv, bool settled) {
   DecodePlan plan = planDecode(c, call);
   plan.fused = true, plan.settled = settled;
   fusedDecode(c, call, qkv, plan);
 }
+void attentionDecode(Context& c, const AttentionCall& call, const DecodePlan& plan) {
+  QkvCall qkv;
+  qkv.q = queriesOf(call);
+  fusedDecode(c, call, qkv, plan);
+}
+void attentionDecode(Context& c, const AttentionCall& call) { attentionDecode(c, call, planDecode(c, call)); }

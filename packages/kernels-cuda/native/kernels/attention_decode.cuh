@@ -10,151 +10,35 @@
 // memory: the last group to finish takes in the others, always in the same order. A context that is shorter than the plan was
 // made for uses fewer groups; the blocks of the others end at once.
 #pragma once
+#include "attention_decode_parts.cuh"
 #include "attention_decode_plan.h"
-#include "attention_generic_elements.cuh"
-#include "launch.h"
-#include "ring.cuh"
 
 namespace decode {
 
-constexpr float kLog2e = 1.4426950408889634f;
-
-__device__ __forceinline__ float exp2Fast(float v) {
-  float r;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
-  return r;
-}
-template <class T> __device__ __forceinline__ void mma(float (&d)[4], const uint4& a, uint32_t b0, uint32_t b1);
-template <> __device__ __forceinline__ void mma<bf16>(float (&d)[4], const uint4& a, uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-}
-template <> __device__ __forceinline__ void mma<f16>(float (&d)[4], const uint4& a, uint32_t b0, uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b0), "r"(b1));
-}
-template <bool Transposed> __device__ __forceinline__ uint4 loadMatrices(uint32_t p) {
-  uint4 v;
-  if (Transposed)
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(p) : "memory");
-  else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(p) : "memory");
-  return v;
-}
-__device__ __forceinline__ uint32_t transpose8x8(uint32_t v) {
-  uint32_t r;
-  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
-  return r;
-}
-template <class T> __device__ __forceinline__ uint32_t pack2(float a, float b);
-template <> __device__ __forceinline__ uint32_t pack2<bf16>(float a, float b) {
-  const __nv_bfloat162 v = __floats2bfloat162_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&v);
-}
-template <> __device__ __forceinline__ uint32_t pack2<f16>(float a, float b) {
-  const __half2 v = __floats2half2_rn(a, b);
-  return *reinterpret_cast<const uint32_t*>(&v);
-}
-__device__ __forceinline__ void storeShared16(uint32_t p, uint4 v) {
-  asm volatile("st.shared.v4.u32 [%0], {%1,%2,%3,%4};" ::"r"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w) : "memory");
-}
-
-// ---- clusters: sm_90 and newer; elsewhere a block is its own cluster ------------------------------------------------------------
-__device__ __forceinline__ void clusterArrive() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void clusterWait() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
-}
-/// Numbers at an address of this block's shared memory, in the block of another rank.
-__device__ __forceinline__ float4 loadOfRank(const float4* p, int rank) {
-#if __CUDA_ARCH__ >= 900
-  uint32_t there;
-  float4 v;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(sharedAddress(p)), "r"(rank));
-  asm volatile("ld.shared::cluster.v4.f32 {%0,%1,%2,%3}, [%4];" : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w) : "r"(there) : "memory");
-  return v;
-#else
-  (void)rank;
-  return *p;
-#endif
-}
-__device__ __forceinline__ float2 loadOfRank(const float2* p, int rank) {
-#if __CUDA_ARCH__ >= 900
-  uint32_t there;
-  float2 v;
-  asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(sharedAddress(p)), "r"(rank));
-  asm volatile("ld.shared::cluster.v2.f32 {%0,%1}, [%2];" : "=f"(v.x), "=f"(v.y) : "r"(there) : "memory");
-  return v;
-#else
-  (void)rank;
-  return *p;
-#endif
-}
-
-// ---- partial results ------------------------------------------------------------------------------------------------------------
-/// A head's softmax over a part of the context: its maximum (in powers of 2), its total, and four of its weighted sums.
-struct Part {
-  float4 value;
-  float2 state;
-};
-/// Parts in their order; those with a maximum of -infinity count for nothing.
-template <int N> __device__ __forceinline__ Part merge(const Part (&parts)[N]) {
-  float most = -INFINITY;
-#pragma unroll
-  for (int i = 0; i < N; i++) most = fmaxf(most, parts[i].state.x);
-  const float base = most == -INFINITY ? 0.f : most;
-  Part all{make_float4(0, 0, 0, 0), make_float2(most, 0)};
-#pragma unroll
-  for (int i = 0; i < N; i++) {
-    const float f = exp2Fast(parts[i].state.x - base);
-    all.state.y = fmaf(f, parts[i].state.y, all.state.y);
-    all.value.x = fmaf(f, parts[i].value.x, all.value.x), all.value.y = fmaf(f, parts[i].value.y, all.value.y);
-    all.value.z = fmaf(f, parts[i].value.z, all.value.z), all.value.w = fmaf(f, parts[i].value.w, all.value.w);
-  }
-  return all;
-}
-/// Part i of `count` comes from load(i), N at a time.
-template <int N, class Load> __device__ __forceinline__ Part mergeAll(int count, Load load) {
-  const Part none{make_float4(0, 0, 0, 0), make_float2(-INFINITY, 0)};
-  Part all = none;
-  for (int i0 = 0; i0 < count; i0 += N) {
-    Part parts[N + 1];
-    parts[0] = all;
-#pragma unroll
-    for (int i = 0; i < N; i++) parts[i + 1] = i0 + i < count ? load(i0 + i) : none;
-    all = merge(parts);
-  }
-  return all;
-}
-
-/// D: the greatest head size, a multiple of 16; Exact: both head sizes are D. HeadTiles: of 8 heads.
-template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bounds__(kMostDecodeWarps * 32) kernel(AttentionCall c, QkvCall x, DecodePlan plan) {
+/// T: bf16 or f16, what is multiplied; C: the cache's type, T or an 8-bit float (T is f16 then). D: the greatest head size, a
+/// multiple of 32; Exact: both head sizes are D. HeadTiles: of 8 heads.
+template <class T, class C, int D, int HeadTiles, bool Exact> __global__ void __launch_bounds__(kMostDecodeWarps * 32) kernel(AttentionCall c, QkvCall x, DecodePlan plan) {
   constexpr int kHeads = 8 * HeadTiles, kSteps = D / 16;
+  constexpr bool kBytes = sizeof(C) == 1;
   constexpr int kLane = D / 32;                         // elements of a staged row that a lane holds
   constexpr int kStaged = (kHeads + 2 + 3) / 4;         // rows that a warp stages, of four warps or more
   constexpr int kSumRow = D + 4, kQueryRow = D + 8;     // free of bank conflicts
   extern __shared__ __align__(128) char shared[];
   __shared__ uint64_t full[kMostDecodeWarps * kMostDecodeStages];
   __shared__ bool last;
-  pdlTrigger();
+  if (!plan.late) pdlTrigger();
   const int tid = threadIdx.x, warp = tid / 32, lane = tid % 32, g = lane >> 2, t = lane & 3;
   const int threads = blockDim.x, warps = threads / 32;
   const int stages = plan.stages, split = blockIdx.x, s = blockIdx.z;
   const int kvHead = blockIdx.y / plan.headTiles, group = int(c.heads) / c.cache.kvHeads;
   const int head0 = kvHead * group + blockIdx.y % plan.headTiles * kHeads;
   const int heads = min(kHeads, (kvHead + 1) * group - head0);
-  const PageRows keyRows = Exact ? PageRows(D, 2) : c.cache.keys(), valueRows = Exact ? PageRows(D, 2) : c.cache.values();
-  const int keySteps = Exact ? kSteps : keyRows.rowBytes / 32, valueSteps = Exact ? kSteps : valueRows.rowBytes / 32;
+  const PageRows keyRows = Exact ? PageRows(D, sizeof(C)) : c.cache.keys(), valueRows = Exact ? PageRows(D, sizeof(C)) : c.cache.values();
+  const int keySteps = Exact ? kSteps : keyRows.rowBytes / int(16 * sizeof(C)), valueSteps = Exact ? kSteps : valueRows.rowBytes / int(16 * sizeof(C));
   const int slotBytes = keyRows.bytes() + valueRows.bytes();
+  const ChunkPlace keyPlace(keyRows), valuePlace(valueRows);
   T* const queries = reinterpret_cast<T*>(shared + plan.ringBytes);  // [kHeads][kQueryRow]
-  T* const fresh = queries + kHeads * kQueryRow;                     // [2][D] this token's key and value
+  C* const fresh = reinterpret_cast<C*>(queries + kHeads * kQueryRow);  // [2][D] this token's key and value
   float* const turned = reinterpret_cast<float*>(fresh + 2 * D) + warp * D;
   const uint32_t ring = sharedAddress(shared) + warp * stages * slotBytes;
 
@@ -167,7 +51,7 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
 
   // ---- which pages --------------------------------------------------------------------------------------------------------------
   const int32_t* const table = c.pageTables + s * c.tableStride;
-  auto tableAt = [&](int page) { return page < c.maxPages ? __ldg(table + page) : -1; };
+  auto tableAt = [&](int page) { return page < c.maxPages ? table[page] : -1; };
   // Page numbers of 32 of this warp's pages, one a lane; asked for beside the length where they do not depend on it.
   const bool known = plan.groups == 1 && c.window <= 0;
   int entry = known ? tableAt(warp * plan.cluster + split + lane * plan.cluster * warps) : -1;
@@ -186,12 +70,13 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
   if (!known) entry = tableAt(firstPage + unit + lane * stride);
   const int count = pages > unit ? (pages - unit + stride - 1) / stride : 0;
   const bool owner = plan.fused && (pages - 1) % stride % splits == split;  // the block that has the last page
+  const int64_t place = owner && blockIdx.y % plan.headTiles == 0 ? x.slots[first] : -1;
 
   int slot = 0, phase = 0, filled = 0, bad = 0;  // bad: slots whose page is outside the cache, a bit each
   auto fill = [&](int slot, int nothing) {
     if (filled < count) {
       if (filled > 0 && filled % 32 == 0) entry = tableAt(firstPage + unit + (filled + lane) * stride);
-      int page = __shfl_sync(~0u, entry, filled % 32);
+      const int page = __shfl_sync(~0u, entry, filled % 32);
       const bool there = page >= 0 && page < c.cache.pages;
       bad = there ? bad & ~(1 << slot) : bad | 1 << slot;
       const char* const from = c.cache.p + (int64_t(there ? page : 0) * c.cache.kvHeads + kvHead) * slotBytes;
@@ -210,6 +95,7 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
     filled++;
+    if (plan.late == 1 && filled >= count) pdlTrigger();  // what follows may take the memory's time from here on
   };
   for (int i = 0; i < stages; i++) fill(i, 0);
 
@@ -240,17 +126,17 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
 
   const int staged = heads + (owner ? 2 : 0);
   for (int base = warp; base < staged; base += kStaged * warps) {
-    Vec<T, kLane> raw[kStaged];
+    Vec<uint16_t, kLane> raw[kStaged];
 #pragma unroll
     for (int r = 0; r < kStaged; r++) {
       const int row = base + r * warps;
       const bool isQ = row < heads, isV = row == heads + 1;
       const HeadRows& rows = isQ ? x.q : isV ? x.v : x.k;
       if (row < staged && d0 < rows.dim)
-        raw[r] = *reinterpret_cast<const Vec<T, kLane>*>(reinterpret_cast<const T*>(rows.p) + first * rows.stride + int64_t(isQ ? head0 + row : kvHead) * rows.dim + d0);
+        raw[r] = *reinterpret_cast<const Vec<uint16_t, kLane>*>(reinterpret_cast<const uint16_t*>(rows.p) + first * rows.stride + int64_t(isQ ? head0 + row : kvHead) * rows.dim + d0);
       else
 #pragma unroll
-        for (int i = 0; i < kLane; i++) raw[r].v[i] = fromFloat<T>(0.f);
+        for (int i = 0; i < kLane; i++) raw[r].v[i] = 0;
     }
 #pragma unroll
     for (int r = 0; r < kStaged; r++) {
@@ -259,7 +145,8 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
       const bool isQ = row < heads, isV = row == heads + 1;
       float f[kLane];
 #pragma unroll
-      for (int i = 0; i < kLane; i++) f[i] = toFloat(raw[r].v[i]);
+      for (int i = 0; i < kLane; i++)
+        f[i] = (isQ ? x.q : isV ? x.v : x.k).type == DType::bf16 ? __uint_as_float(uint32_t(raw[r].v[i]) << 16) : __half2float(__ushort_as_half(raw[r].v[i]));
       if (!isV && (isQ ? x.qNorm.weight : x.kNorm.weight)) {
         float squares = 0;
 #pragma unroll
@@ -279,23 +166,27 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
           if (d < 2 * half) f[i] = fmaf(f[i], cosine[i], turned[other] * sine[i]);
         }
       }
-      Vec<T, kLane> out;
+      if (isQ) {
+        Vec<T, kLane> out;
 #pragma unroll
-      for (int i = 0; i < kLane; i++) out.v[i] = fromFloat<T>(f[i]);
-      *reinterpret_cast<Vec<T, kLane>*>((isQ ? queries + row * kQueryRow : isV ? fresh + D : fresh) + d0) = out;
+        for (int i = 0; i < kLane; i++) out.v[i] = fromFloat<T>(f[i]);
+        *reinterpret_cast<Vec<T, kLane>*>(queries + row * kQueryRow + d0) = out;
+      } else {
+        Vec<C, kLane> out;
+#pragma unroll
+        for (int i = 0; i < kLane; i++) out.v[i] = toCache<C>(f[i]);
+        *reinterpret_cast<Vec<C, kLane>*>(fresh + (isV ? D : 0) + d0) = out;
+      }
     }
   }
   __syncthreads();
 
-  const int keyChunks = keySteps * 2, freshChunks = keyChunks + valueSteps * 2;
-  auto freshChunk = [&](int i) { return *reinterpret_cast<const uint4*>(i < keyChunks ? fresh + i * 8 : fresh + D + (i - keyChunks) * 8); };
-  auto placeOf = [&](int i, int token) { return i < keyChunks ? keyRows.chunk(token, i) : keyRows.bytes() + valueRows.chunk(token, i - keyChunks); };
-  if (owner && blockIdx.y % plan.headTiles == 0) {
-    const int64_t place = x.slots[first];
-    if (place >= 0 && place < c.cache.pages * kPageTokens)
-      for (int i = tid; i < freshChunks; i += threads)
-        *reinterpret_cast<uint4*>(c.cache.head(place / kPageTokens, kvHead) + placeOf(i, int(place % kPageTokens))) = freshChunk(i);
-  }
+  const int keyChunks = keyRows.rowBytes / 16, valueChunks = valueRows.rowBytes / 16, freshChunks = keyChunks + valueChunks;
+  auto freshChunk = [&](int i) { return *reinterpret_cast<const uint4*>(i < keyChunks ? fresh + i * (16 / sizeof(C)) : fresh + D + (i - keyChunks) * (16 / sizeof(C))); };
+  auto placeOf = [&](int i, int token) { return i < keyChunks ? keyPlace(token, i) : keyRows.bytes() + valuePlace(token, i - keyChunks); };
+  if (place >= 0 && place < c.cache.pages * kPageTokens)
+    for (int i = tid; i < freshChunks; i += threads)
+      *reinterpret_cast<uint4*>(c.cache.head(place / kPageTokens, kvHead) + placeOf(i, int(place % kPageTokens))) = freshChunk(i);
 
   // ---- the context ----------------------------------------------------------------------------------------------------------------
   uint32_t q[kSteps][HeadTiles][2];
@@ -304,7 +195,7 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
 #pragma unroll
     for (int n = 0; n < HeadTiles; n++)
 #pragma unroll
-      for (int h = 0; h < 2; h++) q[i][n][h] = *reinterpret_cast<const uint32_t*>(queries + (n * 8 + g) * kQueryRow + i * 16 + h * 8 + t * 2);
+      for (int h = 0; h < 2; h++) q[i][n][h] = *reinterpret_cast<const uint32_t*>(queries + (n * 8 + g) * kQueryRow + i * 16 + (kBytes ? t * 4 + h * 2 : h * 8 + t * 2));
   float sums[kSteps][HeadTiles][4] = {}, most[HeadTiles][2], total[HeadTiles][2];
 #pragma unroll
   for (int n = 0; n < HeadTiles; n++) most[n][0] = most[n][1] = -INFINITY, total[n][0] = total[n][1] = 0.f;
@@ -328,19 +219,23 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
     const bool newest = plan.fused && to == length - t0;
     if (newest || to < kPageTokens) {
       // Tokens that are not there yet: what lies there could be infinite, which times 0 is not 0.
-      for (int i = lane; i < (kPageTokens - to) * valueSteps * 2; i += 32)
-        storeShared16(values + valueRows.chunk(to + i / (valueSteps * 2), i % (valueSteps * 2)), make_uint4(0, 0, 0, 0));
+      for (int i = lane; i < (kPageTokens - to) * valueChunks; i += 32)
+        storeShared16(values + valuePlace(to + i / valueChunks, i % valueChunks), make_uint4(0, 0, 0, 0));
       if (newest)
         for (int i = lane; i < freshChunks; i += 32) storeShared16(keys + placeOf(i, to - 1), freshChunk(i));
       __syncwarp();
     }
     float scores[HeadTiles][4] = {}, odd[HeadTiles][4] = {};  // two chains of products
 #pragma unroll
-    for (int i = 0; i < kSteps; i++) {
+    for (int i = 0; i < kSteps; i += kBytes ? 2 : 1) {
       if (!Exact && i >= keySteps) break;
-      const uint4 a = loadMatrices<false>(keys + keyRows.chunk(keyToken, 2 * i + keyChunk));
+      const uint4 words = loadMatrices<false>(keys + keyPlace(keyToken, (kBytes ? i : 2 * i) + keyChunk));
+      uint4 a[2] = {words, words};
+      if constexpr (kBytes) keyOperands<C>(words, a);
 #pragma unroll
-      for (int n = 0; n < HeadTiles; n++) mma<T>(i % 2 ? odd[n] : scores[n], a, q[i][n][0], q[i][n][1]);
+      for (int h = 0; h < (kBytes ? 2 : 1); h++)
+#pragma unroll
+        for (int n = 0; n < HeadTiles; n++) mma<T>((i + h) % 2 ? odd[n] : scores[n], a[h], q[i + h][n][0], q[i + h][n][1]);
     }
     uint32_t p[HeadTiles][2];
     bool grew = false;
@@ -381,12 +276,17 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
     }
     uint32_t least = ~0u;
 #pragma unroll
-    for (int i = 0; i < kSteps; i++) {
+    for (int i = 0; i < kSteps; i += kBytes ? 2 : 1) {
       if (!Exact && i >= valueSteps) break;
-      const uint4 a = loadMatrices<true>(values + valueRows.chunk(valueToken, 2 * i + valueChunk));
+      const uint4 words = loadMatrices<true>(values + valuePlace(valueToken, (kBytes ? i : 2 * i) + valueChunk));
+      uint4 a[2] = {words, words};
+      if constexpr (kBytes) valueOperands<C>(words, a);
 #pragma unroll
-      for (int n = 0; n < HeadTiles; n++) mma<T>(sums[i][n], a, p[n][0], p[n][1]);
-      least = min(least, __float_as_uint(sums[i][0][0]));
+      for (int h = 0; h < (kBytes ? 2 : 1); h++) {
+#pragma unroll
+        for (int n = 0; n < HeadTiles; n++) mma<T>(sums[i + h][n], a[h], p[n][0], p[n][1]);
+        least = min(least, __float_as_uint(sums[i + h][0][0]));
+      }
     }
     // The slot's next copy may not begin before its loads have ended, so it waits for all products: no sum has the bits of this NaN.
     __syncwarp();
@@ -394,6 +294,7 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
     if (++slot == stages) slot = 0, phase ^= 1;
   }
 
+  if (plan.late == 2) pdlTrigger();
   // ---- the block's warps ----------------------------------------------------------------------------------------------------------
   float* const partial = reinterpret_cast<float*>(shared);                           // [warps][kHeads][kSumRow], where the ring was
   float2* const states = reinterpret_cast<float2*>(partial + warps * kHeads * kSumRow);  // [warps][kHeads]
@@ -414,7 +315,7 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
       if (head >= heads) continue;
 #pragma unroll
       for (int i = 0; i < kSteps; i++)
-        if (Exact || i < valueSteps) partial[(warp * kHeads + head) * kSumRow + i * 16 + g + (e >> 1) * 8] = sums[i][n][e];
+        if (Exact || i < valueSteps) partial[(warp * kHeads + head) * kSumRow + i * 16 + (kBytes ? 2 * g + (e >> 1) : g + (e >> 1) * 8)] = sums[i][n][e];
       if (g == 0 && e < 2) states[warp * kHeads + head] = make_float2(most[n][e], total[n][e]);
     }
   __syncthreads();
@@ -429,16 +330,7 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
     if (c.sinks && part.state.x != -INFINITY) total += exp2Fast(__ldg(c.sinks + head0 + head) * kLog2e - part.state.x);
     const float f = total > 0 ? 1.f / total : 0.f;
     const float v[4] = {part.value.x * f, part.value.y * f, part.value.z * f, part.value.w * f};
-    const int64_t at = first * c.outStride + int64_t(head0 + head) * valueDim + d;
-    if (!outWhole) {
-      for (int i = 0; i < 4; i++) storeElement(c.outType, c.out, at + i, v[i]);
-    } else if (c.outType == DType::f32) {
-      *reinterpret_cast<float4*>(c.out + at * 4) = make_float4(v[0], v[1], v[2], v[3]);
-    } else if (c.outType == DType::bf16) {
-      *reinterpret_cast<uint2*>(c.out + at * 2) = make_uint2(pack2<bf16>(v[0], v[1]), pack2<bf16>(v[2], v[3]));
-    } else {
-      *reinterpret_cast<uint2*>(c.out + at * 2) = make_uint2(pack2<f16>(v[0], v[1]), pack2<f16>(v[2], v[3]));
-    }
+    storeFour(c.outType, c.out, first * c.outStride + int64_t(head0 + head) * valueDim + d, outWhole, v);
   };
   auto sumsAt = [&](int warp, int item) { return reinterpret_cast<float4*>(partial + (warp * kHeads + item / headItems) * kSumRow + item % headItems * 4); };
   auto ofBlock = [&](int item) {
@@ -506,31 +398,3 @@ template <class T, int D, int HeadTiles, bool Exact> __global__ void __launch_bo
 }
 
 }  // namespace decode
-
-/// Starts the kernel that `plan` was made for.
-template <class T> void startDecode(Context& c, const AttentionCall& call, const QkvCall& qkv, const DecodePlan& plan) {
-  auto start = [&](auto kernel) {
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(plan.sharedBytes)), "attentionDecode");
-    cudaLaunchAttribute attributes[2];
-    int count = 0;
-    if (c.pdl) {
-      attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-      attributes[count++].val.programmaticStreamSerializationAllowed = 1;
-    }
-    if (plan.cluster > 1) {
-      attributes[count].id = cudaLaunchAttributeClusterDimension;
-      attributes[count++].val.clusterDim = {unsigned(plan.cluster), 1, 1};
-    }
-    cudaLaunchConfig_t config{};
-    config.gridDim = dim3(unsigned(plan.cluster * plan.groups), unsigned(call.cache.kvHeads * plan.headTiles), unsigned(call.sequences));
-    config.blockDim = dim3(unsigned(plan.warps * 32)), config.dynamicSmemBytes = plan.sharedBytes, config.stream = c.stream;
-    config.attrs = attributes, config.numAttrs = unsigned(count);
-    check(cudaLaunchKernelEx(&config, kernel, call, qkv, plan), "attentionDecode");
-  };
-  const bool two = plan.tileHeads == 16;
-  if (plan.exact && plan.dim == 64) two ? start(decode::kernel<T, 64, 2, true>) : start(decode::kernel<T, 64, 1, true>);
-  else if (plan.exact && plan.dim == 128) two ? start(decode::kernel<T, 128, 2, true>) : start(decode::kernel<T, 128, 1, true>);
-  else if (plan.exact) start(decode::kernel<T, 256, 1, true>);
-  else if (plan.dim == 128) two ? start(decode::kernel<T, 128, 2, false>) : start(decode::kernel<T, 128, 1, false>);
-  else two ? start(decode::kernel<T, 256, 2, false>) : start(decode::kernel<T, 256, 1, false>);
-}

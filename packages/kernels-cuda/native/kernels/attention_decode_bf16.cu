@@ -1,3 +1,3 @@
-#include "attention_decode.cuh"
+#include "attention_decode_launch.cuh"
 
-template void startDecode<__nv_bfloat16>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);
+template void startDecode<bf16, bf16>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);

@@ -1,3 +1,3 @@
-#include "attention_decode.cuh"
+#include "attention_decode_launch.cuh"
 
-template void startDecode<__half>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);
+template void startDecode<f16, f16>(Context&, const AttentionCall&, const QkvCall&, const DecodePlan&);
