@@ -111,7 +111,7 @@ async function measure({ sequences, kvHeads = 8, group = 4, dim = 128, dtype = '
   return `${ms.toFixed(3).padStart(9)} ms ${((pairs * heads * dim * 4) / ms / 1e9).toFixed(0).padStart(5)} TFLOP/s`
 }
 
-console.log(device.name)
+console.log(device.description)
 for (const shape of SHAPES.filter((s) => wanted.length === 0 || wanted.some((w) => s.name.includes(w))))
   console.log(`${shape.name.padEnd(24)}${await measure(shape)}`)
 device.close()

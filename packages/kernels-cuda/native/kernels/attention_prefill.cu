@@ -73,7 +73,7 @@ void prefillAttention(Context& c, const AttentionCall& call) {
   a.maxPages = int(call.maxPages);
   a.window = call.window > 0 && call.window < (int64_t(1) << 30) ? int(call.window) : 0;
   a.scale = call.scale * kLog2e;
-  if (call.softCap > 0) a.cap = call.softCap * kLog2e, a.capScale = call.scale / call.softCap;
+  if (call.softCap > 0) a.cap = call.softCap * kLog2e, a.capScale = call.scale / call.softCap * 2 * kLog2e;
   a.skipSingle = call.skipSingle;
   a.transform = call.softCap > 0 || call.slopes || !(call.scale > 0);
   a.vectorQ = vectors(call.q, call.qStride, a.cache.keyDim), a.vectorOut = vectors(call.out, call.outStride, a.cache.valueDim);

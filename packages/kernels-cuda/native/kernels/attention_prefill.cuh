@@ -16,7 +16,7 @@ struct PrefillArgs {
   const float *slopes, *sinks;
   int tokens, heads, group, sequences, maxPages, tiles;
   int window;                    // 0: all
-  float scale, cap, capScale;    // of a score in powers of 2; cap > 0: cap · tanh(score · capScale)
+  float scale, cap, capScale;    // of a score in powers of 2; cap > 0: a soft cap, see transformScores
   bool skipSingle, transform;    // transform: scores need more than the factor `scale`
   bool vectorQ, vectorOut;       // rows may be moved in 16-byte pieces
   // The keys of a tile may be split between blocks: sums [split][token][head][partialDim], then their states (SplitState).
@@ -114,13 +114,28 @@ __device__ __forceinline__ float exp2Approx(float x) {
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
-/// Good to 2^-11 of 1, like the scores it is for.
-__device__ __forceinline__ float tanhOf(float x) { return 1.f - 2.f / (1.f + exp2Approx(x * (2 * kLog2e))); }
+__device__ __forceinline__ float reciprocalApprox(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 
-/// q · k in powers of 2. `distance`: key's position - query's position.
-__device__ __forceinline__ float scoreOf(const PrefillArgs& a, float dot, float slope, int distance) {
-  const float s = a.cap > 0.f ? a.cap * tanhOf(dot * a.capScale) : dot * a.scale;
-  return s + slope * float(distance);
+/// Products q · k to scores in powers of 2, in place: the fragments of a tile as the matrix units leave them, number i in row
+/// i / 2 % 2, column i / 4 * 8 + i % 2 from `column` on. `position`, `slope`: of the two rows.
+template <int n> __device__ __forceinline__ void transformScores(const PrefillArgs& a, float (&s)[n], const float (&slope)[2], int column, const int (&position)[2]) {
+  if (a.cap > 0.f) {
+    // cap · tanh(x) = cap - 2 cap / (1 + e^2x); capScale holds the factor of the exponent.
+#pragma unroll
+    for (int i = 0; i < n; i++) s[i] = fmaf(reciprocalApprox(1.f + exp2Approx(s[i] * a.capScale)), -2.f * a.cap, a.cap);
+  } else {
+#pragma unroll
+    for (int i = 0; i < n; i++) s[i] *= a.scale;
+  }
+  if (a.slopes) {
+    const float distance[2] = {float(column - position[0]), float(column - position[1])};
+#pragma unroll
+    for (int i = 0; i < n; i++) s[i] = fmaf(slope[i / 2 % 2], distance[i / 2 % 2] + float(i / 4 * 8 + i % 2), s[i]);
+  }
 }
 
 template <class T> struct Pair;
@@ -147,20 +162,41 @@ __device__ __forceinline__ float outputScale(float most, float total, const floa
 
 /// A tile's rows, from `tileRow` on, lie in shared memory in the layout of PageRows(D): loads rows [first, first + count) of them,
 /// by `threads` threads; what is not there becomes zeros.
-template <class T, int D, int threads>
-__device__ __forceinline__ void loadQueries(const PrefillArgs& a, const PrefillTile& t, int kvHead, char* shared, int tileRow, int first, int count, int thread) {
+template <class T, int D, int count, int threads>
+__device__ __forceinline__ void loadQueries(const PrefillArgs& a, const PrefillTile& t, int kvHead, char* shared, int tileRow, int first, int thread) {
   constexpr PageRows rows(D, 2);
-  for (int i = thread; i < count * (D / 8); i += threads) {
-    const int r = first + i / (D / 8), c = i % (D / 8), row = t.firstRow + tileRow + r, token = row / a.group;
-    const T* from = reinterpret_cast<const T*>(a.q) + (t.start + token) * a.qStride + int64_t(kvHead * a.group + row - token * a.group) * a.cache.keyDim + c * 8;
-    uint4 v = {};
-    if (tileRow + r < t.rows) {
-      if (a.vectorQ && c * 8 < a.cache.keyDim) v = *reinterpret_cast<const uint4*>(from);
-      else if (!a.vectorQ)
-        for (int d = 0; d < 8; d++)
-          if (c * 8 + d < a.cache.keyDim) reinterpret_cast<T*>(&v)[d] = from[d];
+  constexpr int kPieces = count * (D / 8) / threads, kBatch = kPieces < 8 ? kPieces : 8;
+  static_assert(count * (D / 8) % threads == 0);
+  auto place = [&](int i, int& r, int& c) {
+    r = first + i / (D / 8), c = i % (D / 8);
+    const int row = t.firstRow + tileRow + r, token = row / a.group;
+    return reinterpret_cast<const T*>(a.q) + (t.start + token) * a.qStride + int64_t(kvHead * a.group + row - token * a.group) * a.cache.keyDim + c * 8;
+  };
+  if (!a.vectorQ) {
+    for (int i = thread; i < count * (D / 8); i += threads) {
+      int r, c;
+      const T* from = place(i, r, c);
+      alignas(16) T v[8];
+      for (int d = 0; d < 8; d++) v[d] = tileRow + r < t.rows && c * 8 + d < a.cache.keyDim ? from[d] : fromFloat<T>(0.f);
+      *reinterpret_cast<uint4*>(shared + rows.chunk(r, c)) = *reinterpret_cast<const uint4*>(v);
     }
-    *reinterpret_cast<uint4*>(shared + rows.chunk(r, c)) = v;
+    return;
+  }
+  // Many loads at once: the wait for them is what a tile begins with.
+#pragma unroll
+  for (int j = 0; j < kPieces; j += kBatch) {
+    uint4 v[kBatch];
+#pragma unroll
+    for (int k = 0; k < kBatch && j + k < kPieces; k++) {
+      int r, c;
+      const T* from = place(thread + (j + k) * threads, r, c);
+      v[k] = tileRow + r < t.rows && c * 8 < a.cache.keyDim ? *reinterpret_cast<const uint4*>(from) : uint4{};
+    }
+#pragma unroll
+    for (int k = 0; k < kBatch && j + k < kPieces; k++) {
+      const int i = thread + (j + k) * threads;
+      *reinterpret_cast<uint4*>(shared + rows.chunk(first + i / (D / 8), i % (D / 8))) = v[k];
+    }
   }
 }
 
@@ -179,9 +215,10 @@ template <int D> __device__ __forceinline__ void storePartial(const PrefillArgs&
 }
 
 /// Stores output rows [first, first + count) that lie there in the same way; by one warp.
-template <class T, int D>
-__device__ __forceinline__ void storeRows(const PrefillArgs& a, const PrefillTile& t, int kvHead, const char* shared, int tileRow, int first, int count) {
+template <class T, int D, int count>
+__device__ __forceinline__ void storeRows(const PrefillArgs& a, const PrefillTile& t, int kvHead, const char* shared, int tileRow, int first) {
   constexpr PageRows rows(D, 2);
+#pragma unroll 4
   for (int i = threadIdx.x & 31; i < count * (D / 8); i += 32) {
     const int r = first + i / (D / 8), c = i % (D / 8), row = t.firstRow + tileRow + r, token = row / a.group;
     if (tileRow + r >= t.rows || c * 8 >= a.cache.valueDim) continue;

@@ -98,7 +98,7 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
   }
   if (n >= lowest) loadTile<D>(sharedK, keyBase, pageBytes, pages, keyRows, t.context - n * kKeys);
   copyCommit();
-  loadQueries<T, D, kThreads>(a, t, kvHead, shared, 0, 0, M, threadIdx.x);
+  loadQueries<T, D, M, kThreads>(a, t, kvHead, shared, 0, 0, threadIdx.x);
 
   // Of the rows whose numbers this thread holds: [m-tile][upper or lower half].
   int position[MT][2];
@@ -153,12 +153,7 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
 
     if (a.transform) {
 #pragma unroll
-      for (int m = 0; m < MT; m++)
-#pragma unroll
-        for (int j = 0; j < kScoreTiles; j++)
-#pragma unroll
-          for (int e = 0; e < 4; e++)
-            s[m][j][e] = scoreOf(a, s[m][j][e], slope[m][e / 2], n * kKeys + j * 8 + lane % 4 * 2 + e % 2 - position[m][e / 2]);
+      for (int m = 0; m < MT; m++) transformScores(a, reinterpret_cast<float(&)[kScoreTiles * 4]>(s[m]), slope[m], n * kKeys + lane % 4 * 2, position[m]);
     }
     if (n * kKeys + kKeys - 1 > firstPosition || (a.window && n * kKeys <= lastPosition - a.window)) {
 #pragma unroll
@@ -251,7 +246,7 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
     }
   if (a.splits > 1) return;
   __syncwarp();
-  storeRows<T, D>(a, t, kvHead, shared, 0, warp * MT * 16, MT * 16);
+  storeRows<T, D, MT * 16>(a, t, kvHead, shared, 0, warp * MT * 16);
 }
 
 template <class T, int D, int MT> void start(Context& c, PrefillArgs a, const PrefillShape& shape) {

@@ -124,7 +124,7 @@ template <class T, int DK, int DV, int N> __device__ __forceinline__ void consum
     PrefillTile t;
     t.start = work.start, t.firstRow = work.firstRow, t.rows = work.rows, t.offset = work.offset;
     const int row = group * kWarpgroupRows + warp * 16;  // the warp's first
-    loadQueries<T, DK, 32>(a, t, work.kvHead, q, group * kWarpgroupRows, warp * 16, 16, lane);
+    loadQueries<T, DK, 16, 32>(a, t, work.kvHead, q, group * kWarpgroupRows, warp * 16, lane);
     fenceAsyncReads();
     barSync(inside, 128);
 
@@ -158,10 +158,7 @@ template <class T, int DK, int DV, int N> __device__ __forceinline__ void consum
     // Scores to weights, in place; shrink: what the output so far is to be multiplied by. True if any is not 1.
     auto weights = [&](int n) {
       const int column = n * N + lane % 4 * 2;
-      if (a.transform) {
-#pragma unroll
-        for (int i = 0; i < kScores; i++) s[i] = scoreOf(a, s[i], slope[i / 2 % 2], column + i / 4 * 8 + i % 2 - position[i / 2 % 2]);
-      }
+      if (a.transform) transformScores(a, s, slope, column, position);
       if (n * N + N - 1 > firstPosition || (a.window && n * N <= lastPosition - a.window)) {
 #pragma unroll
         for (int i = 0; i < kScores; i++) {
@@ -281,7 +278,7 @@ template <class T, int DK, int DV, int N> __device__ __forceinline__ void consum
         *reinterpret_cast<uint32_t*>(q + PageRows(DV, 2).chunk(r - group * kWarpgroupRows, j) + lane % 4 * 4) = Pair<T>::pack(o[4 * j + 2 * h] * scale, o[4 * j + 2 * h + 1] * scale);
     }
     __syncwarp();
-    storeRows<T, DV>(a, t, work.kvHead, q, group * kWarpgroupRows, warp * 16, 16);
+    storeRows<T, DV, 16>(a, t, work.kvHead, q, group * kWarpgroupRows, warp * 16);
     __syncwarp();
   }
   // The turn that nobody took.
