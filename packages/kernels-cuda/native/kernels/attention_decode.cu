@@ -96,7 +96,7 @@ DecodePlan planDecode(const Context& c, const AttentionCall& call) {
 }
 
 bool attentionDecodeFits(const Context& c, const AttentionCall& call) {
-  if (call.cache.keyDim > 256 || call.cache.valueDim > 256) return false;
+  if (call.cache.keyDim > 256 || call.cache.valueDim > 256 || call.cache.valueDim % 4) return false;  // results are stored by fours
   const DType type = DType(call.cache.dtype);
   const bool bytes = type == DType::f8e4m3 || type == DType::f8e5m2;
   if (!bytes && call.qType != type) return false;  // f32 has no place here
