@@ -53,7 +53,7 @@ const PLANS: readonly Plan[] = [
   ...[1, 8, 16, 64].flatMap((lines) => [80_000, 114_688, 232_448].map((bytes): Plan => [1, lines, bytes])),
 ]
 
-describe.skipIf(!present)('the product of few rows', { timeout: 60_000 }, () => {
+describe.skipIf(!present)('the product of few rows', { timeout: 180_000 }, () => {
   let context = 0
   const lab = (c: FusedCase, seed: number): FusedLab => new FusedLab(native!, context, c, seed)
   beforeAll(() => {
