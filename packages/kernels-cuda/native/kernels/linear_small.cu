@@ -71,7 +71,9 @@ bool choose(const Context& c, const SmallLinear& a, SmallPlan& plan) {
   const bool small = a.n * a.kp * 2 <= kSmallWeight;
   // Whole rows are one copy; but the last slot's products come behind everything else, so that blocks of more rows take less at once.
   const bool few = a.n <= 2 * kUnit * int64_t(c.sms);
-  for (int l : {small && !few ? 16 : lines <= 64 ? 64 : 56, 32, 16, 8})
+  // The ring stands still while x is normalised: then a few rows a block get going sooner by smaller slots.
+  const int most = a.g && a.n <= 8 * kUnit * int64_t(c.sms) ? 32 : lines <= 64 ? 64 : 56;
+  for (int l : {small && !few ? 16 : most, 32, 16, 8})
     if (planFits(c, a, plan = {kResident, l, small ? kShared : c.sharedBytes})) return true;
   return planFits(c, a, plan = {kResident, 8, c.sharedBytes});
 }
