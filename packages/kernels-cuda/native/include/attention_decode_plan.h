@@ -16,7 +16,7 @@ struct DecodePlan {
   int warps, stages;
   int cluster, groups;  // blocks of a cluster, clusters; their product is the number of splits
   bool fused, settled;
-  int late;  // the next kernel may start when a block has asked for all of its pages, not at once
+  bool late;  // the next kernel may start when a block has asked for all of its pages, not at once
   int ringBytes;
   size_t sharedBytes;
   float4* values;  // [units][groups][tileHeads · dim / 4], in scratch memory, as are

@@ -16,8 +16,10 @@
 namespace decode {
 
 /// T: bf16 or f16, what is multiplied; C: the cache's type, T or an 8-bit float (T is f16 then). D: the greatest head size, a
-/// multiple of 32; Exact: both head sizes are D. HeadTiles: of 8 heads.
-template <class T, class C, int D, int HeadTiles, bool Exact> __global__ void __launch_bounds__(kMostDecodeWarps * 32) kernel(AttentionCall c, QkvCall x, DecodePlan plan) {
+/// multiple of 32; Exact: both head sizes are D. HeadTiles: of 8 heads. 128 registers for the common sizes: with more no block
+/// starts beside one of the linears before and after it.
+template <class T, class C, int D, int HeadTiles, bool Exact>
+__global__ void __launch_bounds__(kMostDecodeWarps * 32, D * HeadTiles <= 128 ? 2 : 1) kernel(AttentionCall c, QkvCall x, DecodePlan plan) {
   constexpr int kHeads = 8 * HeadTiles, kSteps = D / 16;
   constexpr bool kBytes = sizeof(C) == 1;
   constexpr int kLane = D / 32;                         // elements of a staged row that a lane holds
@@ -95,7 +97,7 @@ template <class T, class C, int D, int HeadTiles, bool Exact> __global__ void __
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
     filled++;
-    if (plan.late == 1 && filled >= count) pdlTrigger();  // what follows may take the memory's time from here on
+    if (plan.late && filled >= count) pdlTrigger();  // what follows may take the memory's time from here on
   };
   for (int i = 0; i < stages; i++) fill(i, 0);
 
@@ -294,7 +296,6 @@ template <class T, class C, int D, int HeadTiles, bool Exact> __global__ void __
     if (++slot == stages) slot = 0, phase ^= 1;
   }
 
-  if (plan.late == 2) pdlTrigger();
   // ---- the block's warps ----------------------------------------------------------------------------------------------------------
   float* const partial = reinterpret_cast<float*>(shared);                           // [warps][kHeads][kSumRow], where the ring was
   float2* const states = reinterpret_cast<float2*>(partial + warps * kHeads * kSumRow);  // [warps][kHeads]
@@ -319,10 +320,9 @@ template <class T, class C, int D, int HeadTiles, bool Exact> __global__ void __
       if (g == 0 && e < 2) states[warp * kHeads + head] = make_float2(most[n][e], total[n][e]);
     }
   __syncthreads();
-  // From here on a thread has items: four neighbouring dimensions of a head.
+  // Items: four neighbouring dimensions of a head.
   const int valueDim = Exact ? D : c.cache.valueDim, headItems = valueDim / 4, items = heads * headItems;
-  const int cluster = plan.cluster, rank = split % cluster, mine = split / cluster;
-  const int outSize = c.outType == DType::f32 ? 4 : 2;
+  const int cluster = plan.cluster, rank = split % cluster, mine = split / cluster, outSize = c.outType == DType::f32 ? 4 : 2;
   const bool outWhole = ((reinterpret_cast<uintptr_t>(c.out) | c.outStride * outSize) & (4 * outSize - 1)) == 0;
   auto finish = [&](int item, const Part& part) {
     const int head = item / headItems, d = item % headItems * 4;
