@@ -5,15 +5,29 @@
 #include <utility>
 #include "context.h"
 
+/// The attributes of a launch; cluster: blocks of a cluster along x.
+struct LaunchAttributes {
+  cudaLaunchAttribute list[2];
+  unsigned int count = 0;
+  explicit LaunchAttributes(bool pdl, unsigned int cluster = 1) {
+    if (cluster > 1) {
+      list[count].id = cudaLaunchAttributeClusterDimension;
+      list[count++].val.clusterDim = {cluster, 1, 1};
+    }
+    if (pdl) {
+      list[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+      list[count++].val.programmaticStreamSerializationAllowed = 1;
+    }
+  }
+};
+
 template <class... P, class... A>
 void launch(const Context& c, const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t sharedBytes, A&&... args) {
   if (sharedBytes > 48 * 1024)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(sharedBytes)), name);
+  LaunchAttributes attributes(c.pdl);
   cudaLaunchConfig_t config{};
   config.gridDim = grid, config.blockDim = block, config.dynamicSmemBytes = sharedBytes, config.stream = c.stream;
-  cudaLaunchAttribute attribute[1];
-  attribute[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attribute[0].val.programmaticStreamSerializationAllowed = 1;
-  config.attrs = attribute, config.numAttrs = c.pdl ? 1 : 0;
+  config.attrs = attributes.list, config.numAttrs = attributes.count;
   check(cudaLaunchKernelEx(&config, kernel, P(std::forward<A>(args))...), name);
 }

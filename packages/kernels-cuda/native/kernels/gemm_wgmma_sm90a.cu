@@ -9,6 +9,7 @@
 #include "gemm.h"
 #include "gemm_store.cuh"
 #include "ring.cuh"
+#include "launch.h"
 #include "wgmma.cuh"
 
 namespace {
@@ -234,12 +235,8 @@ template <class T, int N, int R, bool gated> void run(Context& c, const LinearCa
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(unsigned(call.tilesM) * unsigned(call.tilesN) * unsigned(cluster)), config.blockDim = dim3(kThreads);
   config.dynamicSmemBytes = size_t(bytes), config.stream = c.stream;
-  cudaLaunchAttribute attributes[2];
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = unsigned(cluster), attributes[1].val.clusterDim.y = 1, attributes[1].val.clusterDim.z = 1;
-  config.attrs = attributes, config.numAttrs = 2;
+  LaunchAttributes attributes(c.pdl, unsigned(cluster));
+  config.attrs = attributes.list, config.numAttrs = attributes.count;
   check(cudaLaunchKernelEx(&config, kernel, mapOf(a.w.p, a.w.format, a.w.n, a.w.kp(), a.w.kp(), kColumns),
                            mapOf(a.x, a.xType, a.m, a.w.k, a.xStride, N), call, GemmOut(a)),
         "gemmWgmma");
