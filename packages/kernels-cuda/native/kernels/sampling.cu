@@ -73,7 +73,8 @@ __global__ void __launch_bounds__(kThreads, 4) sampleSlices(const SampleArgs p) 
     for (int j = 3; j >= 0; j--)
 #pragma unroll
       for (int i = 3; i >= 0; i--)
-        if (x[j][i] == max) id = first + 16 * j + i;
+        // A NaN counts as -infinity, which is the greatest only where there is nothing else.
+        if (x[j][i] == max || (max == -INFINITY && x[j][i] != x[j][i])) id = first + 16 * j + i;
     atomicMin(&likeliest, id);
   }
   Race race = raceOf(p, r, max, o.temperature);
