@@ -28,6 +28,9 @@ import { packedBytes, pageBytes } from './layouts.ts'
 import { loadNative, type Native } from './native.ts'
 import { probeCuda } from './probe.ts'
 
+/** How long a wait for the device keeps the JavaScript thread from anything else. */
+const LOOK_MICROSECONDS = 1000
+
 export interface CudaDeviceOptions {
   /** Which of the machine's GPUs, as the driver numbers them. */
   readonly index?: number
@@ -130,6 +133,8 @@ export class CudaDevice implements Device {
     const read = native.beginRead(context, address, DTYPE_CODE[dtype], size)
     return {
       wait: async () => {
+        // A thread that looks all the time is not late; now and then it lets requests and aborts in.
+        while (!native.pollRead(context, read, LOOK_MICROSECONDS)) await new Promise<void>((resolve) => setImmediate(resolve))
         const host = isFloat(dtype) ? new Float32Array(size) : new Int32Array(size)
         native.waitRead(context, read, DTYPE_CODE[dtype], host, isFloat(dtype) ? DTYPE_CODE.f32 : DTYPE_CODE.i32)
         return host

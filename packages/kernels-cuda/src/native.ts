@@ -21,6 +21,8 @@ export interface Native extends NativeOps, NativeTransfers, NativeCapture {
   synchronize(context: number): void
   /** A copy to the host is enqueued; the handle is for waitRead. */
   beginRead(context: number, address: number, dtype: number, elements: number): number
+  /** Whether the copy is there, or comes within so many microseconds; the thread is busy meanwhile. */
+  pollRead(context: number, read: number, microseconds: number): boolean
   waitRead(context: number, read: number, dtype: number, dst: Float32Array | Int32Array, dstDtype: number): void
   readSeconds(context: number, address: number, bytes: number): number
   operationsPerSecond(context: number, dtype: number): number

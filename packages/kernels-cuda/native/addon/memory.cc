@@ -118,6 +118,12 @@ Napi::Value BeginRead(Args& a) {
   return Napi::Number::New(a.env(), c.reads->begin(v.p, size_t(v.length) * size_t(sizeOf(v.dtype)), c.stream));
 }
 
+/// pollRead(context, handle, microseconds): whether the copy is there by then
+Napi::Value PollRead(Args& a) {
+  const double handle = a.number("read");
+  return Napi::Boolean::New(a.env(), a.context().reads->poll(handle, a.integer("microseconds", 0, 1000000)));
+}
+
 /// waitRead(context, handle, dtype of what is read, dst: typed array of as many elements, its dtype)
 void WaitRead(Args& a) {
   Context& c = a.context();
@@ -174,6 +180,7 @@ void InitMemory(Napi::Env env, Napi::Object exports) {
   add<Upload>(env, exports, "upload");
   add<Download>(env, exports, "download");
   addValue<BeginRead>(env, exports, "beginRead");
+  addValue<PollRead>(env, exports, "pollRead");
   add<WaitRead>(env, exports, "waitRead");
   addValue<Memory>(env, exports, "memory");
   add<Synchronize>(env, exports, "synchronize");

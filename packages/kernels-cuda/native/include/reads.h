@@ -13,6 +13,8 @@ struct Reads {
   ~Reads();
   /// The handle of a copy of [from, from + bytes).
   double begin(const void* from, size_t bytes, cudaStream_t stream);
+  /// Whether it is there, or comes within so many microseconds.
+  bool poll(double handle, int64_t microseconds);
   /// Waits for it and gives its bytes, valid until the next call of `finish` or `begin`.
   const Read* wait(double handle);
   void finish(double handle);

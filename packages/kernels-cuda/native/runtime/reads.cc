@@ -1,4 +1,5 @@
 #include "reads.h"
+#include <chrono>
 
 Reads::~Reads() {
   for (auto& [handle, read] : open_) idle_.push_back(read);
@@ -28,6 +29,20 @@ double Reads::begin(const void* from, size_t bytes, cudaStream_t stream) {
   check(cudaEventRecord(read.event, stream), "cudaEventRecord");
   open_[next_] = read;
   return next_++;
+}
+
+bool Reads::poll(double handle, int64_t microseconds) {
+  auto found = open_.find(handle);
+  if (found == open_.end()) return true;  // `wait` says that there is none
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(microseconds);
+  for (;;) {
+    const cudaError_t code = cudaEventQuery(found->second.event);
+    if (code != cudaErrorNotReady) {
+      check(code, "cudaEventQuery");
+      return true;
+    }
+    if (std::chrono::steady_clock::now() >= end) return false;
+  }
 }
 
 const Reads::Read* Reads::wait(double handle) {
