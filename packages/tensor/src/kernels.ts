@@ -78,7 +78,8 @@ export interface Penalties {
  * What a backend provides. Ops write to their first argument, never allocate, and only enqueue. Unless it says otherwise
  * an op takes f32, f16 and bf16 (all its float tensors of one type), computes in f32 and rounds once, to nearest even.
  * The last dimension is contiguous; the leading stride may be anything. `out` may be `x` where both have one shape.
- * **Batch-invariant**: a row of the result has the same bits whatever other rows are in the batch.
+ * **Batch-invariant** on the CPU and the reference device: a row of the result has the same bits whatever other rows are in the batch.
+ * On CUDA kernels are chosen by the size of the batch: the same batch repeats itself bit by bit, other batches differ by rounding.
  */
 export interface Kernels {
   /** out [m, n] = x [m, k] · weight [n, k]ᵀ (+ bias [n]). out and x may have different float types; sums are f32. */

@@ -1,5 +1,6 @@
 import { availableParallelism, cpus } from 'node:os'
 import type { DeviceLimits, LLM, LLMInfo } from '@aphrodite/llm'
+import { PAGE_TOKENS } from '@aphrodite/tensor'
 import { gigabytes, thousands } from '../progress.ts'
 
 /** One measurement with everything that it depends on. */
@@ -31,7 +32,6 @@ export function prefillWork(info: LLMInfo, prompts: readonly number[]): Work {
   return { bytes: info.bytesPerStep, flops: tokens * info.flopsPerToken + seen * info.flopsPerTokenSeen }
 }
 
-const PAGE_TOKENS = 16
 /** Keys and values that a token behind `context` others looks at. */
 export const cacheBytes = ({ ledger }: LLMInfo, context: number): number =>
   ledger.groups.reduce(
