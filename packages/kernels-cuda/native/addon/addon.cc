@@ -2,11 +2,12 @@
 #include <napi.h>
 
 #define PARTS(X) X(Context) X(Memory) X(Weights) X(Graph) X(Measure) X(Linear) X(FusedLinear) X(FusedNorms) X(Attention) X(Elementwise) X(Sampling)
-#define DECLARE(part) __attribute__((weak)) void Init##part(Napi::Env env, Napi::Object exports);
+
+#define DECLARE(part) void Init##part(Napi::Env env, Napi::Object exports);
 PARTS(DECLARE)
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
-#define CALL(part) if (Init##part) Init##part(env, exports);
+#define CALL(part) Init##part(env, exports);
   PARTS(CALL)
   return exports;
 }

@@ -76,6 +76,8 @@ template <bool fresh> __device__ __forceinline__ float4 loadFour(DType type, con
   return make_float4(a.x, a.y, b.x, b.y);
 }
 
+template <class T> constexpr DType kDType = std::is_same<T, bf16>::value ? DType::bf16 : DType::f16;
+
 /// Two neighbours rounded to 16 bits, and what that took away.
 template <class T> __device__ __forceinline__ void splitPair(float a, float b, uint32_t& high, uint32_t& low) {
   const T ha = fromFloat<T>(a), hb = fromFloat<T>(b);
@@ -85,21 +87,23 @@ template <class T> __device__ __forceinline__ void splitPair(float a, float b, u
 }
 
 /// One pass over x: adds up squares, or writes x · (g + gOffset) · factor in two parts, or both. ROWS tokens, BATCH · 4 columns a
-/// thread at once.
-template <class T, int ROWS, int BATCH, bool sum, bool write>
+/// thread at once. usual: x is f32, g of the weight's type, both are read in whole vectors.
+template <class T, int ROWS, int BATCH, bool usual, bool sum, bool write>
 __device__ __forceinline__ void normPass(const SmallCall& a, uint32_t xs, int tid, float (&squares)[ROWS], const float (&factor)[ROWS]) {
   const SmallLinear& op = a.op;
   const int tokens = int(op.tokens), k = int(op.k), fours = int(op.kp) / 4;
-  const int64_t rowBytes = op.xStride * floatBytes(op.xType);
+  const int64_t rowBytes = op.xStride * (usual ? 4 : floatBytes(op.xType));
   const char* x = static_cast<const char*>(op.x);
+  const DType xType = usual ? DType::f32 : op.xType, gType = usual ? kDType<T> : op.gType;
+  const bool vectors = usual || a.normVectors;
   for (int v = tid; v < fours; v += kConsumerThreads * BATCH) {
     float4 xv[BATCH][ROWS], gv[BATCH];
 #pragma unroll
     for (int j = 0; j < BATCH; j++) {
       const int column = (v + j * kConsumerThreads) * 4;
 #pragma unroll
-      for (int t = 0; t < ROWS; t++) xv[j][t] = t < tokens ? loadFour<true>(op.xType, x + t * rowBytes, column, k, a.normVectors) : make_float4(0, 0, 0, 0);
-      if (write) gv[j] = loadFour<false>(op.gType, op.g, column, k, a.normVectors);
+      for (int t = 0; t < ROWS; t++) xv[j][t] = t < tokens ? loadFour<true>(xType, x + t * rowBytes, column, k, vectors) : make_float4(0, 0, 0, 0);
+      if (write) gv[j] = loadFour<false>(gType, op.g, column, k, vectors);
     }
 #pragma unroll
     for (int j = 0; j < BATCH; j++) {
@@ -133,12 +137,12 @@ __device__ __forceinline__ float normFactor(const SmallCall& a, const float* sum
 
 /// x · (g + gOffset) in two parts, and the sums of squares by which the product is divided at the end: nothing waits for the norm.
 /// Halves could overflow that way: they are normalised first, at the price of a barrier and a second look at x.
-template <class T, int ROWS, int BATCH> __device__ __forceinline__ void loadNormed(const SmallCall& a, uint32_t xs, float* sums, int tid) {
+template <class T, int ROWS, int BATCH, bool usual> __device__ __forceinline__ void loadNormed(const SmallCall& a, uint32_t xs, float* sums, int tid) {
   constexpr bool early = sizeof(T) == 2 && !(std::is_same<T, bf16>::value);
   float squares[ROWS] = {}, factor[ROWS];
 #pragma unroll
   for (int t = 0; t < ROWS; t++) factor[t] = 1;
-  normPass<T, ROWS, BATCH, true, !early>(a, xs, tid, squares, factor);
+  normPass<T, ROWS, BATCH, usual, true, !early>(a, xs, tid, squares, factor);
 #pragma unroll
   for (int t = 0; t < ROWS; t++) {
     const float s = warpSum(squares[t]);
@@ -149,13 +153,16 @@ template <class T, int ROWS, int BATCH> __device__ __forceinline__ void loadNorm
 #pragma unroll
   for (int t = 0; t < ROWS; t++)
     if (t < a.op.tokens) factor[t] = normFactor(a, sums, t);
-  normPass<T, ROWS, BATCH, false, true>(a, xs, tid, squares, factor);
+  normPass<T, ROWS, BATCH, usual, false, true>(a, xs, tid, squares, factor);
 }
 
 template <class T, bool split> __device__ __forceinline__ void loadInput(const SmallCall& a, uint32_t xs, float* sums, int tid) {
   if constexpr (split) {
-    if (a.op.tokens == 1) loadNormed<T, 1, 4>(a, xs, sums, tid);
-    else loadNormed<T, kMostNormed, 2>(a, xs, sums, tid);
+    // Types that are looked up at run time make long code where loops are unrolled; the usual ones have short code of their own.
+    const bool usual = a.normVectors && a.op.xType == DType::f32 && a.op.gType == kDType<T>;
+    if (!usual) loadNormed<T, kMostNormed, 1, false>(a, xs, sums, tid);
+    else if (a.op.tokens == 1) loadNormed<T, 1, 4, true>(a, xs, sums, tid);
+    else loadNormed<T, kMostNormed, 2, true>(a, xs, sums, tid);
   } else {
     loadPlain(a, xs, tid);
     asm volatile("cp.async.wait_all;" ::: "memory");
