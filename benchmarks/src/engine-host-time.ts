@@ -8,8 +8,8 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { isMainThread, MessageChannel, type MessagePort, Worker, workerData } from 'node:worker_threads'
 import { connectEngine, EngineCore, type EngineRequest, resolveSamplingParams, serveEngine } from '@aphrodite/engine'
-import { type CacheSpec, type CachingLayer, CausalLM, Layer, type Step } from '@aphrodite/layers'
 import type { Device, Kernels, Tensor } from '@aphrodite/tensor'
+import { NoModel } from './no-model.ts'
 
 const VOCAB = 151_936
 
@@ -50,26 +50,6 @@ function idleDevice(onRead: () => void): Device {
   }
 }
 
-class Pages extends Layer implements CachingLayer {
-  cacheIndex = -1
-  materialize(): void {}
-  cacheSpec(): CacheSpec {
-    return { kind: 'paged', kvHeads: 1, keyDim: 1, valueDim: 1, window: 0 }
-  }
-}
-
-class NoModel extends CausalLM {
-  readonly vocabSize = VOCAB
-  readonly maxModelLen = 131072
-  readonly layer = new Pages()
-  forward(step: Step): Tensor {
-    return step.workspace.empty([step.inputIds.size, 1], 'f32')
-  }
-  logits(hidden: Tensor, step: Step): Tensor {
-    return hidden.empty([step.logitRows.size, VOCAB])
-  }
-}
-
 function requests(count: number, context: number, sampled: boolean): EngineRequest[] {
   const params = resolveSamplingParams({ ignoreEos: true, ...(sampled ? { temperature: 0.8, topP: 0.95, topK: 50 } : { temperature: 0 }) })
   return Array.from({ length: count }, (_, i) => ({
@@ -106,7 +86,7 @@ async function main(): Promise<void> {
       const all = requests(count, context, values.sampled)
       let reads: number[] = []
       const core = new EngineCore({
-        model: new NoModel(),
+        model: new NoModel(VOCAB),
         device: idleDevice(() => void reads.push(performance.now())),
         maxModelLen: 32768,
         maxNumBatchedTokens: 8192,

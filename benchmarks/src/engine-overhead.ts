@@ -6,9 +6,10 @@
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import { EngineCore, resolveSamplingParams, type SamplingParams } from '@aphrodite/engine'
-import { type CacheSpec, type CachingLayer, CausalLM, Layer, type Step, unquantized } from '@aphrodite/layers'
+import { type CausalLM, unquantized } from '@aphrodite/layers'
 import { ModelRegistry } from '@aphrodite/models'
 import { Arena, type Device, type Kernels, singleRank, type Tensor } from '@aphrodite/tensor'
+import { NoModel } from './no-model.ts'
 
 const { values } = parseArgs({
   options: {
@@ -53,26 +54,6 @@ function idleDevice(): Device {
   }
 }
 
-class Pages extends Layer implements CachingLayer {
-  cacheIndex = -1
-  materialize(): void {}
-  cacheSpec(): CacheSpec {
-    return { kind: 'paged', kvHeads: 1, keyDim: 1, valueDim: 1, window: 0 }
-  }
-}
-
-class NoModel extends CausalLM {
-  readonly vocabSize = VOCAB
-  readonly maxModelLen = 131072
-  readonly layer = new Pages()
-  forward(step: Step): Tensor {
-    return step.workspace.empty([step.inputIds.size, 1], 'f32')
-  }
-  logits(hidden: Tensor, step: Step): Tensor {
-    return hidden.empty([step.logitRows.size, VOCAB])
-  }
-}
-
 const LLAMA_1B = {
   architectures: ['LlamaForCausalLM'],
   model_type: 'llama',
@@ -91,7 +72,7 @@ const LLAMA_1B = {
 }
 
 async function modelOf(name: string, device: Device): Promise<CausalLM> {
-  if (name === 'none') return new NoModel()
+  if (name === 'none') return new NoModel(VOCAB)
   const model = await ModelRegistry.create(LLAMA_1B, 'config.json')
   model.materialize({ device, arena: new Arena(device), tp: singleRank, dtype: 'bf16', quantization: unquantized })
   model.loadWeights = () => {}
