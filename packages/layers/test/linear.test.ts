@@ -1,4 +1,4 @@
-import type { Communicator } from '@aphrodite/tensor'
+import { type Communicator, singleRank } from '@aphrodite/tensor'
 import { lockstep, Random } from '@aphrodite/testing'
 import { describe, expect, test } from 'vitest'
 import { ColumnParallelLinear, MergedColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear } from '../src/linear.ts'
@@ -127,7 +127,7 @@ describe.each([1, 2, 4])('on %i ranks', (size) => {
 })
 
 test('what cannot be shared says so by name', () => {
-  const rank = { rank: 0, size: 4, allReduce() {}, allGather() {} }
+  const rank = { ...singleRank, size: 4 }
   const build = (layer: RowParallelLinear | QKVParallelLinear) => () => materialize(Block.of({ oProj: layer }), bench(rank).env)
   expect(build(new RowParallelLinear(10, 8))).toThrow(/^o_proj: 10 units of 1 features cannot be shared by 4 ranks\..*divides 10/)
   expect(build(new QKVParallelLinear(8, { heads: 12, kvHeads: 3, headDim: 2 }))).toThrow(/^o_proj: 3 units of 2 features/)

@@ -1,4 +1,4 @@
-import { contiguousStrides, type NamedArray } from '@aphrodite/tensor'
+import { contiguousStrides, type NamedArray, singleRank } from '@aphrodite/tensor'
 import { describe, expect, test } from 'vitest'
 import { readActivation } from '../src/activation.ts'
 import { readHeads, readSlidingWindow, readWindows } from '../src/attention-config.ts'
@@ -66,7 +66,7 @@ describe('loading by name', () => {
     expect(() => map.fill(renamed(theirs, (n) => (n.endsWith('mask') ? undefined : n.replace('gpt.ln.g', 'norm.weight'))))).not.toThrow()
   })
   test('a bias that only one rank keeps is known to the others', () => {
-    const env = bench({ rank: 1, size: 2, allReduce() {}, allGather() {} }).env
+    const env = bench({ ...singleRank, rank: 1, size: 2 }).env
     const m = Block.of({ oProj: new RowParallelLinear(4, 4, { bias: true }) })
     expect(() => materialize(m, env).fill(checkpoint({ 'o_proj.weight': [4, 4], 'o_proj.bias': [4] }))).not.toThrow()
   })

@@ -12,6 +12,6 @@ export class AphroditeError extends Error {
 }
 
 /** The codes of `@aphrodite/tensor`. */
-export const TENSOR_ERRORS = ['BAD_SHAPE', 'BAD_ARGUMENT', 'OUT_OF_MEMORY', 'WORKSPACE_TOO_SMALL', 'DEVICE_CLOSED'] as const
+export const TENSOR_ERRORS = ['BAD_SHAPE', 'BAD_ARGUMENT', 'OUT_OF_MEMORY', 'WORKSPACE_TOO_SMALL', 'DEVICE_CLOSED', 'RANK_FAILED'] as const
 export type TensorErrorCode = (typeof TENSOR_ERRORS)[number]
 export const tensorError = (code: TensorErrorCode, message: string): AphroditeError => new AphroditeError(code, message)

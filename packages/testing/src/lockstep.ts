@@ -36,6 +36,7 @@ export function lockstep<T>(size: number, run: (tp: Communicator) => T): T[] {
 class Rank implements Communicator {
   readonly rank: number
   readonly size: number
+  readonly handle = 0
   readonly #done: readonly Exchange[]
   #next = 0
   waiting: Exchange | undefined
@@ -65,6 +66,12 @@ class Rank implements Communicator {
   allGather(out: Tensor, x: Tensor): void {
     this.#exchange('allGather', out, x)
   }
+
+  abort(reason: string): void {
+    throw testingError('LOCKSTEP', `rank ${this.rank} gave up: ${reason}`)
+  }
+
+  close(): void {}
 
   #exchange(op: Exchange['op'], out: Tensor, x: Tensor): void {
     const result = this.#done[this.#next++]
