@@ -5,6 +5,7 @@
 #include <cuda.h>
 #include <stdlib.h>
 #include <string.h>
+#include "activation.cuh"
 #include "device.cuh"
 #include "gemm.h"
 #include "gemm_store.cuh"
@@ -69,15 +70,6 @@ __device__ __forceinline__ float2 sumOfRanks(uint32_t at, int cluster) {
   for (int c = 0; c < kMostCluster; c++)
     if (c < cluster) sum.x += part[c].x, sum.y += part[c].y;
   return sum;
-}
-__device__ __forceinline__ float activated(int activation, float v) {
-  switch (activation) {
-    case 0: return v / (1 + expf(-v));
-    case 1: return 0.5f * v * (1 + erff(v * 0.70710678118654752f));
-    case 2: return 0.5f * v * (1 + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
-    case 3: return v > 0 || v != v ? v : 0;
-    default: return v > 0 || v != v ? v * v : 0;
-  }
 }
 
 struct WgmmaCall {

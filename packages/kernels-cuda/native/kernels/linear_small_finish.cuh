@@ -1,16 +1,7 @@
 // From the sums of eight warps to the result: norm, bias, activation, residual.
 #pragma once
+#include "activation.cuh"
 #include "linear_small_input.cuh"
-
-__device__ __forceinline__ float activated(int activation, float v) {
-  switch (activation) {
-    case 0: return v / (1 + expf(-v));
-    case 1: return 0.5f * v * (1 + erff(v * 0.70710678118654752f));
-    case 2: return 0.5f * v * (1 + tanhf(0.79788456080286536f * (v + 0.044715f * v * v * v)));
-    case 3: return v > 0 || v != v ? v : 0;
-    default: return v > 0 || v != v ? v * v : 0;
-  }
-}
 
 /// The results of `flush` units at a time, one a thread: numbered token by token, rows first.
 template <class F> struct Finish {
