@@ -5,15 +5,10 @@ import { HostStaging } from './host-staging.ts'
 import { PageRows } from './page-rows.ts'
 import { blocksFor } from './paged-group.ts'
 import type { Sequence } from './sequence.ts'
+import type { StepShape } from './step-shapes.ts'
 
 /** Page tables grow by so many columns at a time, so that most steps have the shape of the one before. */
 const COLUMNS = 16
-
-/** Rows of a decode step that is padded, and columns of its page tables. */
-export interface DecodeShape {
-  readonly rows: number
-  readonly columns: number
-}
 
 /** A step, and how its rows are drawn from. */
 export interface BuiltStep {
@@ -25,6 +20,7 @@ export interface BuiltStep {
   /** Whether any is unknown. */
   readonly feeds: boolean
   readonly columns: number
+  readonly maxQueryLength: number
 }
 
 /**
@@ -58,11 +54,11 @@ export class BatchBuilder {
   }
 
   /**
-   * Row i of the logits is the one that drawing[i] draws from. With `shape` every sequence has one token, and rows without a
-   * sequence have token 0 at position 0 of page 0 and slot 0, which are nobody's. Tensors are in the workspace until its next
-   * reset, at addresses that follow from the counts of tokens, sequences, rows and columns.
+   * Row i of the logits is the one that drawing[i] draws from. With `shape`, which must hold the batch, tokens beyond it are token
+   * 0 at position 0 of page 0 and slot 0, which are nobody's. Tensors are in the workspace until its next reset, at addresses that
+   * follow from the counts of tokens, sequences, rows and columns.
    */
-  build(batch: readonly Sequence[], drawing: readonly Sequence[], workspace: Workspace, shape?: DecodeShape): BuiltStep {
+  build(batch: readonly Sequence[], drawing: readonly Sequence[], workspace: Workspace, shape?: StepShape): BuiltStep {
     let tokens = 0
     let maxQueryLength = 1
     let maxContextLength = 1
@@ -73,7 +69,8 @@ export class BatchBuilder {
       if (scheduled > maxQueryLength) maxQueryLength = scheduled
       if (s.computed + scheduled > maxContextLength) maxContextLength = s.computed + scheduled
     }
-    const flats = shape?.rows ?? tokens
+    if (shape) maxQueryLength = shape.maxQueryLength
+    const flats = shape?.tokens ?? tokens
     const sequences = shape?.rows ?? batch.length
     const rows = shape?.rows ?? drawing.length
     const columns = shape?.columns ?? this.columns(blocksFor(maxContextLength), false)
@@ -119,16 +116,22 @@ export class BatchBuilder {
       }
       flat += scheduled
     }
+    // Each sequence that pads the step gets one of the tokens that do, while there are any, and the first all that are too many.
+    for (let i = batch.length, at = flat; i < sequences; i++) {
+      const left = flats - at
+      const own = Math.max(Math.min(left, 1), i === batch.length ? left - (sequences - i - 1) : 0)
+      ints[queryStarts + i] = at
+      ints[contextLengths + i] = Math.max(own, 1)
+      at += own
+    }
     for (; flat < flats; flat++) {
-      ints[queryStarts + flat] = flat
-      ints[contextLengths + flat] = 1
       ints[ids + flat] = ints[positions + flat] = 0
       ints[promptLengths + flat] = 1
       ints[sources + flat] = -1
     }
     ints[queryStarts + sequences] = flat
     for (let g = 0; g < this.#groups.length; g++) {
-      if (this.#groups[g]!.kind === 'paged') this.#pages[g]!.write(ints, batch, sequences, starts[g * 2]!)
+      if (this.#groups[g]!.kind === 'paged') this.#pages[g]!.write(ints, batch, sequences, starts[g * 2]!, flats)
       else writeSlots(ints, batch, g, sequences, starts[g * 2]!, starts[g * 2 + 1]!)
     }
     for (let r = 0; r < drawing.length; r++) ints[logitRows + r] = drawing[r]!.lastRow
@@ -176,6 +179,7 @@ export class BatchBuilder {
       sources: staging.vector(sources, flats),
       feeds,
       columns,
+      maxQueryLength,
     }
   }
 }

@@ -1,14 +1,14 @@
 import type { CausalLM, LayerCache, Step } from '@aphrodite/layers'
 import { Arena, type Device, type Tensor, Workspace } from '@aphrodite/tensor'
-import { BatchBuilder, type BuiltStep, type DecodeShape } from './batch.ts'
+import { BatchBuilder, type BuiltStep } from './batch.ts'
 import type { CacheGroup } from './cache-groups.ts'
-import { DecodeGraphs, type GraphEnd } from './decode-graphs.ts'
-import { decodeShapes, paddedRows } from './decode-shapes.ts'
 import { blocksFor } from './paged-group.ts'
 import type { PendingStep } from './pending-step.ts'
 import { collectPromptRows, PromptRows } from './prompt-rows.ts'
 import { type Arrangement, collectReports, Sampler } from './sampler.ts'
 import type { Sequence } from './sequence.ts'
+import { type GraphEnd, StepGraphs } from './step-graphs.ts'
+import { decodeShape, decodeShapes, paddedRows, promptShape, promptShapes, type StepShape } from './step-shapes.ts'
 
 /** Graphs of padded shapes are few and large, those of exact ones many and small. */
 const MOST_PADDED_GRAPHS = 256
@@ -23,13 +23,13 @@ export class ModelRunner {
   readonly #builder: BatchBuilder
   readonly #sampler: Sampler
   readonly #promptRows: PromptRows
-  readonly #graphs: DecodeGraphs
+  readonly #graphs: StepGraphs
   /** i32 [maxNumSeqs]: what was drawn last, for the step that is enqueued before the host has seen it. */
   readonly #lastTokens: Tensor
   readonly #overlaps: boolean
   readonly #pads: boolean
-  /** The most rows of a padded step. */
-  readonly #mostRows: number
+  /** The most rows and tokens of a padded step. */
+  readonly #most: { readonly rows: number; readonly tokens: number }
   readonly #maxModelLen: number
 
   constructor(init: {
@@ -51,14 +51,14 @@ export class ModelRunner {
     this.#overlaps = init.overlaps
     this.#pads = device.asynchronous
     this.#maxModelLen = init.maxModelLen
-    this.#mostRows = Math.min(init.maxNumSeqs, init.maxNumBatchedTokens, init.chunkRows)
+    this.#most = { rows: Math.min(init.maxNumSeqs, init.maxNumBatchedTokens, init.chunkRows), tokens: init.maxNumBatchedTokens }
     this.#workspace = new Workspace(device, init.workspaceBytes)
     this.#constants = new Arena(device, 1)
     this.#lastTokens = this.#constants.empty([init.maxNumSeqs], 'i32')
     this.#builder = new BatchBuilder(device, init.groups, init.kvCaches, init.maxModelLen)
     this.#sampler = new Sampler(model, device, this.#lastTokens, init)
-    this.#graphs = new DecodeGraphs(device, this.#pads ? MOST_PADDED_GRAPHS : MOST_EXACT_GRAPHS, (built, end) =>
-      this.#enqueueDecode(built, end),
+    this.#graphs = new StepGraphs(device, this.#pads ? MOST_PADDED_GRAPHS : MOST_EXACT_GRAPHS, (built, end) =>
+      this.#enqueueCaptured(built, end),
     )
     this.#promptRows = new PromptRows(model, device, init.chunkRows)
   }
@@ -82,9 +82,11 @@ export class ModelRunner {
     }
     drawing.length = draws
     const arrangement = this.#sampler.arrange(drawing)
-    const captured = decodes && this.#sampler.looksOnce(drawing, arrangement)
+    const once = this.#sampler.looksOnce(drawing, arrangement)
+    const shape = once && this.#pads ? this.#shapeOf(batch, flat, decodes) : undefined
+    const captured = shape !== undefined || (once && decodes)
     try {
-      const built = this.#builder.build(batch, drawing, this.#workspace, captured && this.#pads ? this.#shapeOf(batch) : undefined)
+      const built = this.#builder.build(batch, drawing, this.#workspace, shape)
       if (!captured || !this.#replay(step, built, arrangement)) this.#walk(step, built, arrangement)
     } finally {
       this.#workspace.reset()
@@ -103,17 +105,21 @@ export class ModelRunner {
   }
 
   /**
-   * Captures decode steps before they are met: of these numbers of sequences, or of all. Each is computed once on rows that are
-   * nobody's, so that what a backend prepares when it meets a shape is ready too. Only where steps are padded to few shapes.
+   * Captures steps before they are met: decode steps of these numbers of sequences, or of all, and then single prompts too. Each is
+   * computed once on rows that are nobody's, so that what a backend prepares when it meets a shape is ready too. Only where steps
+   * are padded to few shapes.
    */
   captureAtStart(sequences: readonly number[] | true): void {
     if (!this.#pads || !this.#graphs.possible) return
-    const counts = sequences === true ? Array.from({ length: this.#mostRows }, (_, i) => i + 1) : sequences
-    const rows = counts.map((n) => paddedRows(Math.min(n, this.#mostRows), this.#mostRows))
-    const build = (shape: DecodeShape): BuiltStep => this.#builder.build([], [], this.#workspace, shape)
+    const most = this.#most
+    const counts = sequences === true ? Array.from({ length: most.rows }, (_, i) => i + 1) : sequences
+    const rows = counts.map((n) => paddedRows(Math.min(n, most.rows), most.rows))
+    const shapes = decodeShapes(rows, (blocks) => this.#builder.columns(blocks, true), blocksFor(this.#maxModelLen))
+    if (sequences === true) shapes.push(...promptShapes(this.#maxModelLen, most, this.#columnsOf))
+    const build = (shape: StepShape): BuiltStep => this.#builder.build([], [], this.#workspace, shape)
     try {
-      for (const shape of decodeShapes(rows, (blocks) => this.#builder.columns(blocks, true), blocksFor(this.#maxModelLen))) {
-        this.#enqueueDecode(build(shape), 'tokens')
+      for (const shape of shapes) {
+        this.#enqueueCaptured(build(shape), 'tokens')
         this.#workspace.reset()
         const possible = this.#graphs.prepare(build(shape), 'tokens')
         this.#workspace.reset()
@@ -141,26 +147,32 @@ export class ModelRunner {
     this.#workspace.release()
   }
 
-  #shapeOf(batch: readonly Sequence[]): DecodeShape | undefined {
-    if (!this.#graphs.possible || batch.length > this.#mostRows) return undefined
+  readonly #columnsOf = (context: number): number => this.#builder.columns(blocksFor(context), true)
+
+  /** What a step is padded to; undefined for one that is not captured. */
+  #shapeOf(batch: readonly Sequence[], tokens: number, decodes: boolean): StepShape | undefined {
+    const sequences = batch.length
+    if (!this.#graphs.possible || sequences > this.#most.rows) return undefined
     let longest = 1
-    for (let i = 0; i < batch.length; i++) longest = Math.max(longest, batch[i]!.computed + 1)
-    return { rows: paddedRows(batch.length, this.#mostRows), columns: this.#builder.columns(blocksFor(longest), true) }
+    for (let i = 0; i < sequences; i++) longest = Math.max(longest, batch[i]!.computed + batch[i]!.scheduled)
+    if (decodes) return decodeShape(paddedRows(sequences, this.#most.rows), this.#columnsOf(longest))
+    for (let i = 0; i < sequences; i++) if (batch[i]!.request.needsPromptRows) return undefined
+    return promptShape({ sequences, tokens, longest }, this.#most, this.#columnsOf)
   }
 
-  /** A decode step by a graph, if there is one. */
+  /** A step by a graph, if there is one. */
   #replay(step: PendingStep, built: BuiltStep, arrangement: Arrangement): boolean {
     const { drawing } = step
     const plain = !arrangement.adjusted && arrangement.firstReported === drawing.length
     const replayed = this.#graphs.replay(built, plain ? 'tokens' : 'logits')
     if (!replayed) return false
-    if (plain) step.tokens = this.#device.read(this.#lastTokens.narrow(0, 0, drawing.length))
+    if (plain) step.tokens = this.#device.read(this.#lastTokens.narrow(0, 0, Math.max(1, drawing.length)))
     else this.#draw(step, built, arrangement, () => replayed.logits!)
     return true
   }
 
-  /** What a graph of a decode step consists of. */
-  #enqueueDecode(built: BuiltStep, end: GraphEnd): Tensor | undefined {
+  /** What a graph of a step consists of. */
+  #enqueueCaptured(built: BuiltStep, end: GraphEnd): Tensor | undefined {
     const { step, sampling, sources } = built
     if (this.#overlaps) step.inputIds.kernels.feedTokens(step.inputIds, this.#lastTokens, sources)
     const { workspace } = step
@@ -171,7 +183,7 @@ export class ModelRunner {
     return undefined
   }
 
-  /** Forward by the model's own code: prompts, and decode steps that are not captured (yet). */
+  /** Forward by the model's own code: long prompts, and steps that are not captured (yet). */
   #walk(step: PendingStep, built: BuiltStep, arrangement: Arrangement): void {
     const { inputIds } = built.step
     if (built.feeds) inputIds.kernels.feedTokens(inputIds, this.#lastTokens, built.sources)

@@ -28,8 +28,8 @@ export class PageRows {
     this.#owners.length = this.#epochs.length = this.#firsts.length = this.#counts.length = 0
   }
 
-  /** The rows of `sequences` sequences, and the slots of their tokens; those beyond the batch are empty and have the slot 0. */
-  write(ints: Int32Array, batch: readonly Sequence[], sequences: number, slots: number): void {
+  /** The rows of `sequences` sequences, and the slots of `tokens` tokens; those beyond the batch are empty and have the slot 0. */
+  write(ints: Int32Array, batch: readonly Sequence[], sequences: number, slots: number, tokens: number): void {
     let at = slots
     for (let i = 0; i < batch.length; i++) {
       const s = batch[i]!
@@ -42,8 +42,8 @@ export class PageRows {
       }
       this.#row(ints, i, s, table)
     }
+    ints.fill(0, at, slots + tokens)
     for (let i = batch.length; i < sequences; i++) {
-      ints[at++] = 0
       if (this.#counts[i] === 0) continue
       const row = this.#start + i * this.#columns
       ints.fill(0, row, row + this.#columns)

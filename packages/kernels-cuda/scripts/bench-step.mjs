@@ -1,10 +1,12 @@
-// Where the time of a captured decode step goes: the step as it is launched, the same unfused, each kind of call alone, one after
+// Where the time of a captured step goes: the step as it is launched, the same unfused, each kind of call alone, one after
 // the other as in the step, and what it costs that kinds alternate (a kernel that does not fit beside the one before starts late).
-// node packages/kernels-cuda/scripts/bench-step.mjs [shape] [sequences] [context]
+// node packages/kernels-cuda/scripts/bench-step.mjs [shape] [sequences] [context] [queries]
+// queries: tokens that each sequence computes, the last ones of its context; 1: a decode step. Also timed then: walking through the
+// model on the host, call by call.
 import { readFileSync } from 'node:fs'
 import { cachingLayers, unquantized } from '../../layers/dist/index.js'
 import { ModelRegistry } from '../../models/dist/index.js'
-import { Arena, nativeKernels, PAGE_TOKENS, PagedCache, singleRank, Tensor, Workspace } from '../../tensor/dist/index.js'
+import { Arena, nativeKernels, PAGE_TOKENS, PagedCache, singleRank, Tensor, upload, Workspace } from '../../tensor/dist/index.js'
 import { nativeFits } from '../dist/capture.js'
 import { createCudaDevice } from '../dist/device.js'
 import { fusedAttention, fusedRotaryWrite } from '../dist/fused-attention.js'
@@ -16,8 +18,9 @@ import { loadNative } from '../dist/native.js'
 import { Recorder } from '../dist/recorder.js'
 import { textOf } from '../dist/step-text.js'
 
-const [shape = 'qwen3-0.6b', sequences = '1', context = '256'] = process.argv.slice(2)
+const [shape = 'qwen3-0.6b', sequences = '1', context = '256', queries = '1'] = process.argv.slice(2)
 const rows = Number(sequences)
+const perSequence = Number(queries)
 const columns = Math.ceil(Number(context) / PAGE_TOKENS)
 const config = JSON.parse(readFileSync(new URL(`../../cli/shapes/${shape}/config.json`, import.meta.url), 'utf8'))
 
@@ -40,9 +43,18 @@ const device = {
 
 const model = await ModelRegistry.create(config)
 const arena = new Arena(device, 1 << 30)
-model.materialize({ device, arena, tp: singleRank, dtype: 'bf16', quantization: unquantized, maxModelLen: 4096 })
-for (const { address, bytes } of arena.slabs) kernels.fill(new Tensor(address, 'bf16', [bytes / 2], [1], arena, { live: true }), 0.01)
-const workspace = new Workspace(device, 2 ** 30)
+model.materialize({ device, arena, tp: singleRank, dtype: 'bf16', quantization: unquantized, maxModelLen: Math.max(4096, Number(context)) })
+// Noise, not zeros: what large products take depends on how many bits change, by the power that it costs.
+const noise = Float32Array.from({ length: 1 << 22 }, () => (Math.random() + Math.random() + Math.random() - 1.5) / 25)
+const bf16 = (address, n) => new Tensor(address, 'bf16', [n], [1], arena, { live: true })
+const pool = native.allocate(gpu, noise.length * 2)
+upload(native, gpu, bf16(pool, noise.length), noise)
+for (const { address, bytes } of arena.slabs)
+  for (let at = 0; at < bytes / 2; at += noise.length) {
+    const n = Math.min(noise.length, bytes / 2 - at)
+    kernels.copy(bf16(address + at * 2, n), bf16(pool, n))
+  }
+const workspace = new Workspace(device, perSequence > 1 ? 2 ** 32 : 2 ** 30)
 const caches = new Arena(device, 1 << 30)
 const ints = (values, ...dims) => {
   // In the workspace, as the engine's are: what a model computes is allocated where its inputs are.
@@ -58,21 +70,25 @@ const kvCaches = cachingLayers(model).map((layer) => {
 })
 const each = (f) => Array.from({ length: rows }, (_, i) => f(i))
 const last = Number(context) - 1
+/** One number for each token. */
+const eachToken = (f) => each((i) => Array.from({ length: perSequence }, (_, t) => f(i, last - perSequence + 1 + t))).flat()
 const step = {
-  inputIds: ints(each((i) => i + 1)),
-  positions: ints(each(() => last)),
-  promptLengths: ints(each(() => 1)),
-  logitRows: ints(each((i) => i)),
+  inputIds: ints(eachToken((i, position) => i + position)),
+  positions: ints(eachToken((_, position) => position)),
+  promptLengths: ints(eachToken(() => 1)),
+  logitRows: ints(each((i) => (i + 1) * perSequence - 1)),
   kvCaches,
   workspace,
   attnMetadata: [
     {
       kind: 'paged',
-      slots: ints(each((i) => (1 + i * columns + Math.floor(last / PAGE_TOKENS)) * PAGE_TOKENS + (last % PAGE_TOKENS))),
-      queryStarts: ints([...each((i) => i), rows]),
+      slots: ints(
+        eachToken((i, position) => (1 + i * columns + Math.floor(position / PAGE_TOKENS)) * PAGE_TOKENS + (position % PAGE_TOKENS)),
+      ),
+      queryStarts: ints([...each((i) => i * perSequence), rows * perSequence]),
       contextLengths: ints(each(() => last + 1)),
       pageTables: ints(each((i) => Array.from({ length: columns }, (_, c) => 1 + i * columns + c)).flat(), rows, columns),
-      maxQueryLength: 1,
+      maxQueryLength: perSequence,
       maxContextLength: columns * PAGE_TOKENS,
     },
   ],
@@ -90,9 +106,26 @@ const sampling = {
   minP: floats(0),
   seeds: ints(new Array(rows * 3).fill(0), rows, 3),
 }
-const calls = recorder.record(() => {
+const walk = () => {
   const logits = workspace.tidy(workspace.empty([1], 'i32'), () => model.logits(model.forward(step), step))
   recorder.kernels.sample(tokens, logits, sampling)
+}
+if (perSequence > 1) {
+  const hosts = []
+  const walls = []
+  for (let i = 0; i < 9; i++) {
+    native.synchronize(gpu)
+    const start = performance.now()
+    walk()
+    hosts.push(performance.now() - start)
+    native.synchronize(gpu)
+    walls.push(performance.now() - start)
+  }
+  const of = (xs) => xs.toSorted((a, b) => a - b)[4].toFixed(2)
+  console.log(`walked through: ${of(walls)} ms, of which the host takes ${of(hosts)} ms`)
+}
+const calls = recorder.record(() => {
+  walk()
   workspace.reset()
 })
 const { entries } = fuse(calls, { fits: nativeFits(native, gpu), layout: device })
@@ -110,16 +143,18 @@ function time(list) {
   native.beginCapture(gpu)
   for (const { op, args } of list) ops[op](...args)
   const graph = native.endCapture(gpu, 1)
-  const samples = []
-  for (let i = 0; i < 12; i++) {
+  const run = (times) => {
     native.synchronize(gpu)
     const start = performance.now()
-    for (let j = 0; j < 10; j++) native.replay(gpu, graph)
+    for (let j = 0; j < times; j++) native.replay(gpu, graph)
     native.synchronize(gpu)
-    samples.push(((performance.now() - start) / 10) * 1000)
+    return ((performance.now() - start) / times) * 1000
   }
+  run(1)
+  const times = run(1) > 20_000 ? 1 : 10
+  const samples = Array.from({ length: times === 1 ? 5 : 12 }, () => run(times))
   native.releaseGraph(gpu, graph)
-  return samples.sort((a, b) => a - b)[6]
+  return samples.sort((a, b) => a - b)[samples.length >> 1]
 }
 /** Calls of one kind and size. */
 const kindOf = (call) => {
@@ -128,7 +163,7 @@ const kindOf = (call) => {
 }
 const bytesOf = (call) => (call.op.endsWith('inear') ? packedBytes('bf16', call.args[2].outFeatures, call.args[2].inFeatures) : 0)
 
-console.log(`${real.description}: ${shape}, ${rows} sequences, ${context} tokens of context`)
+console.log(`${real.description}: ${shape}, ${rows} sequences, ${context} tokens of context, ${perSequence} computed of each`)
 console.log(
   `as enqueued ${calls.length} calls ${time(calls).toFixed(0)} us; as launched ${fused.length} calls ${time(fused).toFixed(0)} us`,
 )
@@ -139,7 +174,7 @@ for (const [kind, list] of kinds) {
   const us = time(list)
   alone.set(kind, us)
   const bytes = list.reduce((sum, call) => sum + bytesOf(call), 0)
-  const speed = bytes ? `  ${(bytes / us / 1000).toFixed(0)} GB/s` : ''
+  const speed = bytes ? `  ${(bytes / us / 1000).toFixed(0)} GB/s, ${((list[0].args[1].dim(0) * bytes) / us / 1e6).toFixed(0)} TFLOP/s` : ''
   console.log(
     `${String(list.length).padStart(4)} x ${kind.padEnd(46)} ${us.toFixed(1).padStart(8)} us  ${(us / list.length).toFixed(2).padStart(7)} each${speed}`,
   )

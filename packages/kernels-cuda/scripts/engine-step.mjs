@@ -1,6 +1,6 @@
 // What a decode step takes through the engine: wall time, the part of it in which JavaScript does not wait, and what captures cost.
-//   node packages/kernels-cuda/scripts/engine-step.mjs [--sequences 1,64,256] [--steps 150] [--context 128] [--load]
-// --load: 256 requests at once instead, of 100 to 1,024 tokens in and out.
+//   node packages/kernels-cuda/scripts/engine-step.mjs [--sequences 1,64,256] [--steps 150] [--context 128] [--load] [--prompts 128]
+// --load: 256 requests at once instead, of 100 to 1,024 tokens in and out. --prompts: prompts of these lengths instead, one after the other.
 // Zero weights of the shape of Qwen3-0.6B in bf16.
 import { parseArgs } from 'node:util'
 import { modelPath } from '../../demo-model/dist/index.js'
@@ -17,6 +17,7 @@ const { values } = parseArgs({
     steps: { type: 'string', default: '150' },
     context: { type: 'string', default: '128' },
     load: { type: 'boolean', default: false },
+    prompts: { type: 'string', default: '' },
   },
 })
 const QWEN3_06B = {
@@ -128,6 +129,38 @@ const context = Number(values.context)
 }
 
 const { model } = await load(QWEN3_06B, 'bf16')
+if (values.prompts) {
+  const core = new EngineCore({
+    model,
+    device: timed,
+    cacheDtype: 'bf16',
+    kvCacheBytes: 12e9,
+    maxModelLen: 4096,
+    maxNumBatchedTokens: 8192,
+    enablePrefixCaching: false,
+  })
+  for (const length of values.prompts.split(',').map(Number)) {
+    const walls = []
+    const hosts = []
+    captures = []
+    for (let i = 0; i < steps; i++) {
+      const promptTokenIds = Array.from({ length }, (_, t) => (t * 31 + i) % 1000)
+      waited = 0
+      const start = performance.now()
+      core.add({ id: `p${length}-${i}`, promptTokenIds, params: resolveSamplingParams({ temperature: 0, maxTokens: 1, ignoreEos: true }) })
+      while (core.hasWork) await core.step()
+      const wall = performance.now() - start
+      walls.push(wall)
+      hosts.push(wall - waited)
+    }
+    console.log(
+      `a prompt of ${length}: first ${walls[0].toFixed(2)} ms, median ${median(walls).toFixed(2)} ms, host ${median(hosts).toFixed(2)} ms; ${captures.length} captures`,
+    )
+  }
+  core.close()
+  device.close()
+  process.exit(0)
+}
 if (values.load) {
   for (const [asyncScheduling, captureAtStart] of [
     [true, false],

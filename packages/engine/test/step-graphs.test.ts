@@ -1,7 +1,7 @@
 import { lazyDevice } from '@aphrodite/testing'
 import { afterEach, beforeAll, describe, expect, test } from 'vitest'
-import { paddedRows } from '../src/decode-shapes.ts'
 import { EngineCore, type EngineOptions, type EngineRequest, resolveSamplingParams } from '../src/index.ts'
+import { paddedRows, promptShape, promptShapes } from '../src/step-shapes.ts'
 import { runAlone } from './alone.ts'
 import { FakeDevice } from './fake-device.ts'
 import { FakeModel, type LayerKind, VOCAB } from './fake-model.ts'
@@ -101,11 +101,12 @@ describe('padded decode steps', () => {
 
   test('can be captured before the first request', async () => {
     setUp({ maxNumSeqs: 12, captureAtStart: true })
-    // 1, 2, 4, 8, 12 sequences; 16, 32 and 64 columns.
-    expect(device.graphs).toBe(15)
-    model.onForward = () => {}
+    // 1, 2, 4, 8, 12 sequences of 16, 32 and 64 columns; a prompt of 11 lengths.
+    expect(device.graphs).toBe(26)
+    const { replays } = device
+    await drain([request('a', 20, { maxTokens: 1 })])
+    expect([device.graphs, device.replays]).toEqual([26, replays + 1])
     await drain([request('a', 20), request('b', 300, { maxTokens: 300 }), request('c', 7, { temperature: 1, seed: 2 })])
-    expect(device.graphs).toBe(15)
     expect(device.replays).toBeGreaterThan(295)
     core.close()
     setUp({ captureAtStart: [3, 4, 999], maxNumSeqs: 6 })
@@ -137,6 +138,83 @@ describe('padded decode steps', () => {
     for (const [i, n] of rows.slice(0, 1000).entries()) expect([n >= i + 1, n <= Math.max(2 * i + 1, i + 64)]).toEqual([true, true])
     const all = [...new Set(rows)]
     expect(all).toEqual([...[1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64], ...range(80, 256, 16), ...range(320, 960, 64), 1000])
+  })
+})
+
+describe('padded steps with prompts in them', () => {
+  beforeAll(() => {
+    overlapping = true
+  })
+  /** Tokens of each step that is walked through or captured, by what is given to the model. */
+  const watch = (): number[] => {
+    const sizes: number[] = []
+    model.onForward = (step) => {
+      if (step.attnMetadata[0]!.kind === 'paged' && step.attnMetadata[0]!.maxQueryLength > 1) sizes.push(step.inputIds.size)
+    }
+    return sizes
+  }
+
+  test('are replayed from the third of a shape on, the draw too', async () => {
+    setUp({ enablePrefixCaching: false })
+    const sizes = watch()
+    for (const length of [100, 110, 127, 128, 97]) await drain([request('a', length, { maxTokens: 1 })])
+    expect(sizes).toEqual([128, 128, 128, 128, 128])
+    expect([device.graphs, device.replays]).toEqual([1, 4])
+    expect(device.calls['sample']).toBe(5)
+  })
+
+  test('hold prompts of all lengths beside sequences that decode', async () => {
+    setUp({ enablePrefixCaching: false, maxNumSeqs: 64, maxNumBatchedTokens: 300 })
+    const sizes = watch()
+    const lengths = Array.from({ length: 60 }, (_, i) => 1 + ((i * 37) % 170))
+    const params = [{}, { temperature: 1, seed: 5 }, { repetitionPenalty: 1.3 }, { logprobs: 2 }]
+    await drain(lengths.map((n, i) => request(`${i}`, n, { maxTokens: 3 + (i % 40), ...params[i % 7] })))
+    const { replays } = device
+    await drain(lengths.map((n, i) => request(`${i}`, n, { maxTokens: 3 + (i % 40) })))
+    expect(device.replays).toBeGreaterThan(replays)
+    expect(new Set(sizes)).toContain(300)
+    expect(Math.max(...sizes)).toBe(300)
+  })
+
+  test('serve chunks that end before their prompt does', async () => {
+    setUp({ enablePrefixCaching: false, maxNumBatchedTokens: 32 })
+    const sizes = watch()
+    await drain([request('a', 300, { maxTokens: 2 }), request('b', 300, { maxTokens: 2 })])
+    expect(new Set(sizes)).toEqual(new Set([32]))
+    expect(device.replays).toBeGreaterThan(10)
+  })
+
+  test('do not serve who wants to know of the prompt itself', async () => {
+    setUp({ enablePrefixCaching: false })
+    const sizes = watch()
+    for (let i = 0; i < 4; i++) await drain([request('a', 100, { maxTokens: 1, promptLogprobs: 1 })])
+    expect([device.graphs, ...sizes]).toEqual([0, 100, 100, 100, 100])
+  })
+
+  test('are of few shapes, which hold the step and somebody for what is too many', () => {
+    const most = { rows: 64, tokens: 512 }
+    const columnsOf = (context: number): number => Math.ceil(context / 16)
+    const shapes = new Set<string>()
+    for (const sequences of [1, 2, 3, 7, 8, 31, 32, 63, 64, 70])
+      for (let tokens = sequences + 1; tokens <= 520; tokens += 3) {
+        const shape = promptShape({ sequences, tokens, longest: 40 }, most, columnsOf)
+        expect(shape !== undefined, `${sequences} of ${tokens}`).toBe(sequences < 64 && tokens <= 512)
+        if (!shape) continue
+        expect(shape.rows).toBeGreaterThan(sequences)
+        expect(shape.tokens).toBeGreaterThanOrEqual(tokens)
+        expect(shape.maxQueryLength).toBe(shape.tokens)
+        expect(shape.columns * 16).toBeGreaterThanOrEqual(Math.max(40, shape.tokens - tokens))
+        shapes.add(`${shape.rows} ${shape.tokens}`)
+      }
+    expect(shapes.size).toBeLessThanOrEqual(6 * 11)
+    expect(promptShapes(100, most, columnsOf).map((s) => [s.tokens, s.rows])).toEqual([
+      [128, 2],
+      [96, 2],
+      [64, 2],
+      [32, 2],
+      [16, 2],
+    ])
+    expect(promptShapes(100, { rows: 1, tokens: 512 }, columnsOf)).toEqual([])
   })
 })
 

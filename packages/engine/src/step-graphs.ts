@@ -11,11 +11,11 @@ interface Captured {
 export type GraphEnd = 'logits' | 'tokens'
 
 /**
- * Decode steps as graphs. The step of a batch whose tensors lie where those of an earlier one lay is the same ops on the same
- * addresses: it is captured when a shape is met for the second time, and replayed from then on, so that a step costs no walk
- * through the model. What is captured is what the model enqueues, whoever wrote it.
+ * Steps as graphs. The step of a batch whose tensors lie where those of an earlier one lay is the same ops on the same addresses:
+ * it is captured when a shape is met for the second time, and replayed from then on, so that a step costs no walk through the
+ * model. What is captured is what the model enqueues, whoever wrote it.
  */
-export class DecodeGraphs {
+export class StepGraphs {
   readonly #device: Device
   readonly #most: number
   readonly #enqueue: (built: BuiltStep, end: GraphEnd) => Tensor | undefined
@@ -109,6 +109,6 @@ function releaseGraph(captured: Captured | 'met' | 'refused'): void {
   if (typeof captured === 'object') captured.graph.release()
 }
 
-/** Where every tensor of a decode step lies follows from its rows and columns, and from where the first one is. */
-const keyOf = ({ step, columns }: BuiltStep, end: GraphEnd): string =>
-  `${end} ${step.inputIds.address} ${step.inputIds.shape[0]} ${step.logitRows.shape[0]} ${columns}`
+/** Where every tensor of such a step lies follows from its tokens, rows and columns, and from where the first one is. */
+const keyOf = ({ step, columns, maxQueryLength }: BuiltStep, end: GraphEnd): string =>
+  `${end} ${step.inputIds.address} ${step.inputIds.shape[0]} ${step.logitRows.shape[0]} ${columns} ${maxQueryLength}`
