@@ -1,11 +1,11 @@
 import type { MessagePort } from 'node:worker_threads'
 import { AphroditeError } from '@aphrodite/tensor'
-import type { EngineCore } from './engine-core.ts'
 import { engineError } from './errors.ts'
 import type { Command, Report } from './frames.ts'
 import { EngineLoop } from './loop.ts'
 import { TOKEN_WORDS } from './outbox.ts'
 import type { EngineClient, EngineFailure, EngineOutput, EngineRequest, EngineStats, MemoryLedger } from './protocol.ts'
+import type { SteppedEngine } from './ranks/engine.ts'
 import { RequestStream } from './request-stream.ts'
 
 /** An engine's client, and its way of being told that the thread at the other end has died. */
@@ -85,12 +85,12 @@ class Streams {
 const closedError = (): AphroditeError => engineError('ENGINE_CLOSED', 'the engine was closed')
 
 /** A client of a core in this very thread: for tests, tools, and where a forward may hold up the event loop. */
-export function inProcessEngine(core: EngineCore): ConnectedEngine {
+export function inProcessEngine(core: SteppedEngine): ConnectedEngine {
   const streams = new Streams()
   const loop = new EngineLoop(
     core,
     (events) => streams.deliver(events.outputs, events.failures),
-    (error) => streams.die(engineError('ENGINE_CLOSED', `the engine has died: ${reasonOf(error)}`, { cause: error })),
+    (error) => streams.die(deathOf(error instanceof AphroditeError ? error.code : null, reasonOf(error), error)),
   )
   let closing: Promise<void> | undefined
   return {
@@ -159,7 +159,7 @@ class PortClient implements ConnectedEngine {
       this.ledger = report.ledger
       this.maxModelLen = report.maxModelLen
       this.#onReady(this)
-    } else if (report.type === 'dead') this.fail(engineError('ENGINE_CLOSED', `the engine has died: ${report.message}`))
+    } else if (report.type === 'dead') this.fail(deathOf(report.code, report.message))
     else this.#closed()
   }
 
@@ -222,5 +222,11 @@ class PortClient implements ConnectedEngine {
     this.#port.postMessage(command)
   }
 }
+
+/** What ranks say of each other is said as it is: it names the rank. */
+const deathOf = (code: string | null, reason: string, cause?: unknown): AphroditeError =>
+  code === 'RANK_FAILED' || code === 'RANKS_DIVERGED'
+    ? new AphroditeError(code, reason, { cause })
+    : engineError('ENGINE_CLOSED', `the engine has died: ${reason}`, { cause })
 
 const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))

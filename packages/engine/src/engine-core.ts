@@ -6,7 +6,7 @@ import { engineError } from './errors.ts'
 import type { ModelRunner } from './model-runner.ts'
 import { type EngineOptions, resolveEngineOptions } from './options.ts'
 import { PendingStep } from './pending-step.ts'
-import { overlaps, prepareMemory } from './prepare-memory.ts'
+import { type EngineSizes, overlaps, planMemory, prepareMemory } from './prepare-memory.ts'
 import type { EngineFailure, EngineOutput, EngineRequest, EngineStats, FinishReason, MemoryLedger } from './protocol.ts'
 import { type RequestLimits, readRequest } from './read-request.ts'
 import { derivedSeed } from './sampling-plan.ts'
@@ -19,6 +19,15 @@ export interface EngineEvents {
   readonly failures: EngineFailure[]
 }
 
+export type EngineInit = { readonly model: CausalLM; readonly device: Device } & Partial<EngineOptions>
+
+/**
+ * What an engine of this model would have on this device: ranks compare it, and each makes its engine with the least of all.
+ * Throws BAD_ENGINE_OPTION, CACHE_TOO_SMALL.
+ */
+export const measureEngine = ({ model, device, ...given }: EngineInit): EngineSizes =>
+  planMemory(model, device, resolveEngineOptions(given)).sizes
+
 /**
  * The engine itself: requests in, tokens out, one step at a time. It owns the cache and the workspace, not the device and not
  * the model, which must be materialised and loaded. Not for two callers at once: `inProcessEngine` and `serveEngine` drive it.
@@ -26,6 +35,9 @@ export interface EngineEvents {
  * On a device that works by itself there are two steps under way: one that is computed, and the next one, scheduled and enqueued
  * before the tokens of the first are known. Blocks may be given back and taken again meanwhile: the device does one step after
  * the other, so whoever takes a block writes to it after everybody who had it before.
+ *
+ * mirror: one of several that are given the same and do the same, the ranks of one model: these are the sizes that all of them
+ * have, and a step that fails throws instead of failing its requests.
  */
 export class EngineCore {
   readonly options: EngineOptions
@@ -42,6 +54,7 @@ export class EngineCore {
   /** Steps that are enqueued, the oldest first, and how many there may be while one is waited for. */
   readonly #inFlight: PendingStep[] = []
   readonly #depth: number
+  readonly #mirrored: boolean
   readonly #spare: PendingStep[] = []
   /** After a step could not be enqueued: what was drawn last may be overwritten on the device, so it has to be known here first. */
   #draining = false
@@ -51,18 +64,20 @@ export class EngineCore {
   #closed = false
   #arrivals = 0
   #steps = 0
+  #digest = 0
   #promptTokens = 0
   #generatedTokens = 0
   #hitTokens = 0
   #queryTokens = 0
 
   /** Takes memory for cache and workspace. Throws BAD_ENGINE_OPTION, CACHE_TOO_SMALL, OUT_OF_MEMORY. */
-  constructor(init: { readonly model: CausalLM; readonly device: Device } & Partial<EngineOptions>) {
-    const { model, device, ...given } = init
+  constructor(init: EngineInit & { readonly mirror?: EngineSizes }) {
+    const { model, device, mirror, ...given } = init
     const options = resolveEngineOptions(given)
     this.options = options
     this.vocabSize = model.vocabSize
-    const prepared = prepareMemory(model, device, options)
+    const prepared = prepareMemory(model, device, options, planMemory(model, device, options, mirror))
+    this.#mirrored = mirror !== undefined
     this.maxModelLen = prepared.maxModelLen
     this.ledger = prepared.ledger
     this.#arena = prepared.arena
@@ -115,12 +130,21 @@ export class EngineCore {
     else this.#abort(requestId)
   }
 
+  /** What all steps that were collected have drawn, in 32 bits: two engines that were given the same have the same. */
+  get digest(): number {
+    return this.#digest >>> 0
+  }
+
   /**
    * Waits for one step, and says what came of it and of aborts since the last one. Where steps overlap, the next two are enqueued
    * when it returns. Never throws for a request's trouble.
+   *
+   * intake: called before steps are scheduled, and waited for. Requests and aborts that it brings count for them. It is called as
+   * often, and after as many steps, in every engine that was given the same.
    */
-  async step(): Promise<EngineEvents> {
+  async step(intake?: () => void | Promise<void>): Promise<EngineEvents> {
     if (this.#closed) throw engineError('ENGINE_CLOSED', 'the engine is closed')
+    if (intake && this.#inFlight.length < this.#depth) await intake()
     this.#stepping = true
     try {
       this.#fill(true)
@@ -131,7 +155,10 @@ export class EngineCore {
     }
     for (const id of this.#aborting.splice(0)) this.#abort(id)
     // Before anybody reads the tokens: the device is to have something to do meanwhile.
-    if (this.#depth > 1) this.#fill(false)
+    if (this.#depth > 1) {
+      if (intake) await intake()
+      this.#fill(false)
+    }
     const events = this.#events
     this.#events = { outputs: [], failures: [] }
     return events
@@ -232,6 +259,7 @@ export class EngineCore {
     try {
       for (let i = 0; i < batch.length; i++) this.#advance(step, i)
       this.#steps++
+      this.#digest = mix(this.#digest, batch.length)
     } catch (error) {
       this.#failAll(batch, error)
     }
@@ -261,6 +289,7 @@ export class EngineCore {
     const { params, eosIds, stopIds } = request.plan
 
     const token = sequence.drawn
+    this.#digest = mix(this.#digest, token)
     if (!(token >= 0 && token < this.vocabSize)) {
       const why = `no token could be drawn for request "${request.id}": its logits are not numbers. Are the weights right for this dtype?`
       this.#fail(request, engineError('STEP_FAILED', why))
@@ -336,13 +365,20 @@ export class EngineCore {
     this.#inFlight.length = 0
   }
 
-  /** A step that broke takes its own requests with it and nobody else's. What it wrote was not published to the prefix cache. */
+  /**
+   * A step that broke takes its own requests with it and nobody else's. What it wrote was not published to the prefix cache. A
+   * mirrored engine ends: nobody knows how far the others got.
+   */
   #failAll(sequences: readonly Sequence[], error: unknown): void {
+    if (this.#mirrored) throw error
     const cause = error instanceof Error ? error.message : String(error)
     for (const { request } of [...sequences])
       this.#fail(request, engineError('STEP_FAILED', `a step with request "${request.id}" in it failed: ${cause}`, { cause: error }))
   }
 }
+
+/** FNV-1a, over numbers. */
+const mix = (digest: number, value: number): number => Math.imul((digest ^ value) + 0x811c9dc5, 0x01000193)
 
 /** Seeds for requests that bring none: random, or from a seed of the engine's and the order of arrival. */
 function seeds(seed: number | null): (arrival: number) => number {

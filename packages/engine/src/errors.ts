@@ -10,6 +10,7 @@ export const ENGINE_ERRORS = [
   'STEP_FAILED',
   'ENGINE_CLOSED',
   'UNBALANCED',
+  'RANKS_DIVERGED',
 ] as const
 export type EngineErrorCode = (typeof ENGINE_ERRORS)[number]
 export const engineError = (code: EngineErrorCode, message: string, options?: ErrorOptions): AphroditeError =>

@@ -22,5 +22,6 @@ export type Report =
       readonly failures: readonly EngineFailure[]
     }
   | { readonly type: 'reply'; readonly call: number; readonly stats?: EngineStats }
-  | { readonly type: 'dead'; readonly message: string }
+  /** code: null: an error that has none. */
+  | { readonly type: 'dead'; readonly code: string | null; readonly message: string }
   | { readonly type: 'closed' }

@@ -1,6 +1,7 @@
 import type { AphroditeError } from '@aphrodite/tensor'
-import type { EngineCore, EngineEvents } from './engine-core.ts'
+import type { EngineEvents } from './engine-core.ts'
 import type { EngineFailure, EngineRequest } from './protocol.ts'
+import type { SteppedEngine } from './ranks/engine.ts'
 
 /** Code and message of an error, as an event. */
 export function failureOf(requestId: string, error: unknown): EngineFailure {
@@ -13,13 +14,13 @@ export function failureOf(requestId: string, error: unknown): EngineFailure {
  * aborts come in; not at all otherwise.
  */
 export class EngineLoop {
-  readonly core: EngineCore
+  readonly core: SteppedEngine
   readonly #onEvents: (events: EngineEvents) => void
   readonly #onDeath: (error: unknown) => void
   #turning: Promise<void> | undefined
   #stopped = false
 
-  constructor(core: EngineCore, onEvents: (events: EngineEvents) => void, onDeath: (error: unknown) => void) {
+  constructor(core: SteppedEngine, onEvents: (events: EngineEvents) => void, onDeath: (error: unknown) => void) {
     this.core = core
     this.#onEvents = onEvents
     this.#onDeath = onDeath

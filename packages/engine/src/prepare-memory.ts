@@ -1,7 +1,7 @@
-import { type CausalLM, cachingLayers } from '@aphrodite/layers'
+import { type CacheSpec, type CausalLM, cachingLayers } from '@aphrodite/layers'
 import type { Arena, Device } from '@aphrodite/tensor'
 import type { CacheGroups } from './cache-groups.ts'
-import { allocateCaches, ledgerOf, planGroups, sizeGroups } from './cache-memory.ts'
+import { allocateCaches, type GroupPlan, ledgerOf, planGroups, sizeGroups } from './cache-memory.ts'
 import { measureWorkspace } from './dry-run.ts'
 import { engineError } from './errors.ts'
 import { ModelRunner } from './model-runner.ts'
@@ -22,11 +22,30 @@ export interface PreparedMemory {
   readonly runner: ModelRunner
 }
 
+/** What ranks that share a model have to have in common, and each finds out for itself. */
+export interface EngineSizes {
+  /** Of every cache group, block 0 included. */
+  readonly blocks: readonly number[]
+  readonly maxModelLen: number
+}
+
+/** What an engine will take, measured and not taken yet. */
+export interface MemoryPlan {
+  readonly specs: readonly CacheSpec[]
+  readonly groups: readonly GroupPlan[]
+  /** Rows of logits at a time. */
+  readonly chunkRows: number
+  readonly workspaceBytes: number
+  /** Of the device. */
+  readonly totalBytes: number
+  readonly sizes: EngineSizes
+}
+
 /**
- * Takes the memory of an engine: the workspace is measured first, by a dry run at the largest batches; the cache gets what
- * the options leave it. Throws BAD_ENGINE_OPTION, CACHE_TOO_SMALL, OUT_OF_MEMORY.
+ * Measures what an engine needs: the workspace by a dry run at the largest batches; the cache gets what the options leave it.
+ * agreed: the sizes, where they are known. Throws BAD_ENGINE_OPTION, CACHE_TOO_SMALL.
  */
-export function prepareMemory(model: CausalLM, device: Device, options: EngineOptions): PreparedMemory {
+export function planMemory(model: CausalLM, device: Device, options: EngineOptions, agreed?: EngineSizes): MemoryPlan {
   if (options.maxModelLen !== null && options.maxModelLen > model.maxModelLen)
     throw engineError(
       'BAD_ENGINE_OPTION',
@@ -34,14 +53,14 @@ export function prepareMemory(model: CausalLM, device: Device, options: EngineOp
     )
   const { maxNumSeqs, maxNumBatchedTokens, cacheDtype } = options
   const specs = cachingLayers(model).map((layer) => layer.cacheSpec())
-  const plans = planGroups(specs, device, cacheDtype)
+  const groups = planGroups(specs, device, cacheDtype)
   const longest = options.maxModelLen ?? model.maxModelLen
   const mostRows = Math.max(Math.min(maxNumSeqs, maxNumBatchedTokens), Math.min(maxNumBatchedTokens, longest))
   const rowBytes = model.vocabSize * 4
   const logitsBytes =
     options.maxLogitsBytes ?? (device.asynchronous ? Math.max(LOGITS_BYTES, Math.min(2 ** 30, maxNumSeqs * rowBytes)) : LOGITS_BYTES)
   const chunkRows = Math.min(mostRows, Math.max(1, Math.floor(logitsBytes / rowBytes)))
-  const workspaceBytes = measureWorkspace(model, specs, plans, device, cacheDtype, {
+  const workspaceBytes = measureWorkspace(model, specs, groups, device, cacheDtype, {
     maxModelLen: longest,
     maxNumSeqs,
     maxNumBatchedTokens,
@@ -49,19 +68,29 @@ export function prepareMemory(model: CausalLM, device: Device, options: EngineOp
     samplerBytes: samplerBytes(mostRows, longest, model.vocabSize),
   })
   const memory = device.memory()
+  const plan = { specs, groups, chunkRows, workspaceBytes, totalBytes: memory.total }
+  if (agreed) return { ...plan, sizes: agreed }
   const bytes = options.kvCacheBytes ?? Math.floor(memory.free * options.memoryFraction) - workspaceBytes
-  const { blocks, maxModelLen } = sizeGroups(plans, bytes, {
+  const sizes = sizeGroups(groups, bytes, {
     maxModelLen: options.maxModelLen,
     modelLen: model.maxModelLen,
     maxNumSeqs,
     maxNumBatchedTokens,
     deviceKind: device.kind,
   })
-  const { arena, groups, kvCaches } = allocateCaches(specs, plans, blocks, device, cacheDtype, { ...options, maxModelLen })
+  return { ...plan, sizes }
+}
+
+/** Takes the memory that was planned. Throws OUT_OF_MEMORY. */
+export function prepareMemory(model: CausalLM, device: Device, options: EngineOptions, plan: MemoryPlan): PreparedMemory {
+  const { maxNumSeqs, maxNumBatchedTokens, cacheDtype } = options
+  const { specs, chunkRows, workspaceBytes } = plan
+  const { blocks, maxModelLen } = plan.sizes
+  const { arena, groups, kvCaches } = allocateCaches(specs, plan.groups, blocks, device, cacheDtype, { ...options, maxModelLen })
   try {
     const sizes = { maxModelLen, maxNumSeqs, maxNumBatchedTokens, chunkRows, workspaceBytes }
     const runner = new ModelRunner({ model, device, groups: groups.groups, kvCaches, ...sizes, overlaps: overlaps(device, options) })
-    const ledger = ledgerOf(plans, blocks, { total: memory.total, weights: options.weightBytes, workspace: workspaceBytes })
+    const ledger = ledgerOf(plan.groups, blocks, { total: plan.totalBytes, weights: options.weightBytes, workspace: workspaceBytes })
     return { maxModelLen, ledger, arena, cache: groups, runner }
   } catch (error) {
     arena.release()

@@ -1,8 +1,9 @@
 import type { MessagePort } from 'node:worker_threads'
-import type { EngineCore } from './engine-core.ts'
+import { AphroditeError } from '@aphrodite/tensor'
 import type { Command, Report } from './frames.ts'
 import { EngineLoop } from './loop.ts'
 import { Outbox } from './outbox.ts'
+import type { SteppedEngine } from './ranks/engine.ts'
 
 /** Messages with events that may be on their way: the next is made while the last one is read. */
 const UNSEEN_MESSAGES = 2
@@ -12,9 +13,9 @@ const UNSEEN_MESSAGES = 2
  * the core is closed then.
  *
  * The outputs of a step are one message. A front that does not read does not stop the engine: what it has not seen is merged
- * to one output an answer, so that nothing but token ids piles up.
+ * to one output an answer, so that nothing but token ids piles up. onDeath: a step threw, and there will be none any more.
  */
-export function serveEngine(port: MessagePort, core: EngineCore): Promise<void> {
+export function serveEngine(port: MessagePort, core: SteppedEngine, onDeath: (error: unknown) => void = () => {}): Promise<void> {
   return new Promise<void>((resolve) => {
     const outbox = new Outbox()
     let unseen = 0
@@ -33,7 +34,11 @@ export function serveEngine(port: MessagePort, core: EngineCore): Promise<void> 
         for (const failure of events.failures) outbox.fail(failure)
         flush()
       },
-      (error) => report({ type: 'dead', message: error instanceof Error ? error.message : String(error) }),
+      (error) => {
+        const code = error instanceof AphroditeError ? error.code : null
+        report({ type: 'dead', code, message: error instanceof Error ? error.message : String(error) })
+        onDeath(error)
+      },
     )
     let closing = false
     const close = async (): Promise<void> => {
