@@ -61,7 +61,7 @@ export const MODEL: FlagGroup = {
     },
     { name: 'quantization', short: 'q', type: string, help: 'method of the weights', default: "the checkpoint's" },
     { name: 'max-model-len', type: count(), help: 'most tokens of one sequence, prompt and answer', default: "the model's" },
-    { name: 'plugin', type: { kind: 'list' }, help: 'a module that registers models; repeatable', default: 'none' },
+    { name: 'plugin', type: { kind: 'list' }, help: 'a package or a path that brings models; repeatable', default: 'none' },
     { name: 'seed', type: count(0), help: 'for dummy weights, and for requests without a seed of their own', default: 'random' },
   ],
 }

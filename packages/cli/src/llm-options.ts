@@ -1,4 +1,4 @@
-import type { LLMOptions, SamplingParams } from '@aphrodite/llm'
+import { type LLMOptions, ModelRegistry, mainScript, type SamplingParams } from '@aphrodite/llm'
 import { cliError } from './errors.ts'
 import { ENGINE_GROUPS, SAMPLING } from './flags.ts'
 import type { Settings } from './settings.ts'
@@ -22,7 +22,14 @@ export function llmOptions(positionals: readonly string[], settings: Settings, c
     throw cliError('BAD_COMMAND', `aphrodite ${command} needs a model: a folder, or a hub id such as Qwen/Qwen3-0.6B`)
   if (rest.length) throw cliError('BAD_COMMAND', `aphrodite ${command} takes one model; "${rest[0]}" is one too many`)
   const names = ENGINE_GROUPS.flatMap((g) => g.flags.map((f) => f.name))
-  return { model, ...pick(settings, names) }
+  const plugins = [...((settings.get('plugin') as readonly string[] | undefined) ?? []), ...wrapper()]
+  return { model, ...pick(settings, names), ...(plugins.length > 0 && { plugins }) }
+}
+
+/** A program that registers classes and then runs this is run again, up to here, where the engine is: a class cannot go there. */
+function wrapper(): string[] {
+  const script = mainScript()
+  return script !== undefined && ModelRegistry.registered().some((a) => ModelRegistry.isInProcessOnly(a)) ? [script] : []
 }
 
 export const samplingParams = (settings: Settings): Partial<SamplingParams> =>

@@ -1,3 +1,4 @@
+import { endOfRegistering } from '@aphrodite/llm'
 import { AphroditeError, didYouMean } from '@aphrodite/tensor'
 import type { Command } from './command.ts'
 import { benchCommand } from './commands/bench.ts'
@@ -27,9 +28,14 @@ export const EVERY_FLAG = [
   ...new Map([GENERAL, ...COMMANDS.flatMap((c) => c.groups)].flatMap((g) => g.flags.map((f) => [f.name, f]))).values(),
 ]
 
-/** What `aphrodite …` does, for a program that wraps it: registers its models, then calls `run(process.argv.slice(2))`. Resolves with the exit status. */
+/**
+ * What `aphrodite …` does, for a program that wraps it: registers its models, then calls `run(process.argv)`, whole or without the
+ * first two. Resolves with the exit status. The engine's thread and other ranks run such a program once more, for its registrations,
+ * and it ends there where it calls this.
+ */
 export async function run(argv: readonly string[], env: Readonly<Record<string, string | undefined>> = process.env): Promise<number> {
-  const [name, ...rest] = argv
+  await endOfRegistering()
+  const [name, ...rest] = argv[0] === process.execPath ? argv.slice(2) : argv
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     console.log(overview(COMMANDS))
     return name === undefined ? 2 : 0

@@ -1,23 +1,23 @@
-import { EngineCore, type EngineOptions } from '@aphrodite/engine'
+import { EngineCore, type EngineInit, type EngineOptions, type EngineSizes, leastSizes, measureEngine } from '@aphrodite/engine'
 import { endTokenIds, readConfig, readGenerationConfig } from '@aphrodite/loader'
-import { ModelRegistry, type ModuleRegistration } from '@aphrodite/models'
+import { singleRank } from '@aphrodite/tensor'
 import { type OpenedDevice, openDevice } from './devices.ts'
 import { chooseDType, DTYPE_NAME } from './dtype.ts'
-import { llmError } from './errors.ts'
 import { fitting, shareOfFree } from './gpu-memory.ts'
 import { measureLimits } from './limits.ts'
-import { buildModel, loadModel, measureWeights } from './model-loading.ts'
+import { buildModel, describeModel, loadModel, measureWeights } from './model-loading.ts'
 import { MAX_NUM_BATCHED_TOKENS, type ResolvedOptions } from './options.ts'
+import { exchangeSizes, meet, waitForAll } from './ranks/agreement.ts'
+import { type CommunicatorHandle, openCommunicator } from './ranks/communicator.ts'
+import type { RankGroup } from './ranks/group.ts'
+import { applyRegistrations, type Registrations } from './registrations.ts'
 import type { DeviceLimits, LLMInfo } from './types.ts'
 
 /** What crosses into the engine's thread: plain values only. */
 export interface EngineSetup {
   readonly folder: string
   readonly options: Omit<ResolvedOptions, 'onProgress'>
-  /** Models that the starting thread has registered by module. */
-  readonly registrations: readonly ModuleRegistration[]
-  /** Modules whose import registers models: package names or URLs. */
-  readonly plugins: readonly string[]
+  readonly registrations: Registrations
 }
 
 /** A loaded model and its engine, in the thread that made them. */
@@ -25,27 +25,48 @@ export interface EngineHost {
   readonly core: EngineCore
   readonly info: LLMInfo
   measureLimits(): Promise<DeviceLimits>
+  /** Of several ranks: this one cannot go on, so that none can. */
+  abort(reason: string): void
   /** After the core is closed: frees weights and threads. */
   close(): void
 }
 
-/** Opens the device, builds and loads the model, and makes its engine. Throws what goes wrong, with everything freed. */
+/** The other ranks, as the engine of one sees them. */
+export interface HostRanks {
+  readonly group: RankGroup
+  /** How the others reach this machine. */
+  readonly address: string
+  readonly secret: string
+  /** Seconds that a collective may take. */
+  readonly rankTimeout: number
+  /** It is there now, for those who may have to abort it. */
+  readonly onCommunicator: (communicator: CommunicatorHandle) => void
+}
+
+/**
+ * Opens the device, builds and loads the model, and makes its engine; where there are ranks, this rank's share of it. Throws what
+ * goes wrong, with everything freed.
+ */
 export async function openEngineHost(
-  { folder, options, registrations, plugins }: EngineSetup,
+  { folder, options, registrations }: EngineSetup,
   say: (message: string) => void,
+  ranks?: HostRanks,
 ): Promise<EngineHost> {
-  ModelRegistry.replay(registrations)
-  for (const plugin of plugins) await importPlugin(plugin)
-  const config = readConfig(folder)
-  const model = await buildModel(config)
-  const device = openDevice(options, say)
+  await applyRegistrations(registrations)
+  const described = await describeModel(readConfig(folder))
+  const { config, definition } = described
+  if (described.origin !== undefined) say(`model: ${described.origin}`)
+  const model = buildModel(described)
+  const meeting = ranks && (await meet(ranks.group, described.original.json, options))
+  const device = openDevice(options, say, meeting?.cores)
   try {
+    const tp = ranks && meeting ? await openCommunicator(device, ranks, meeting) : singleRank
+    if (tp.size > 1) ranks?.onCommunicator({ kind: device.kind, handle: tp.handle })
     const dtype = chooseDType(options.dtype, config.json, device.kind)
     // On a GPU in one piece, since what is left over at the ends of many would be missing from the cache; on the CPU nothing that
     // is never touched takes memory.
-    const bytes =
-      device.kind === 'cuda' ? fitting(measureWeights(await buildModel(config), device, dtype, options.maxModelLen), device) : undefined
-    const loaded = loadModel(model, device, dtype, folder, options, say, bytes)
+    const bytes = device.kind === 'cuda' ? fitting(measureWeights(described, device, dtype, options.maxModelLen), device) : undefined
+    const loaded = loadModel(model, described, device, dtype, folder, options, say, bytes)
     const core = new EngineCore({
       model,
       device,
@@ -60,7 +81,7 @@ export async function openEngineHost(
     })
     const info: LLMInfo = {
       model: options.model,
-      architecture: config.architectures[0]!,
+      architecture: described.architecture,
       device: device.description,
       deviceKind: device.kind,
       dtype: DTYPE_NAME[dtype],
@@ -72,6 +93,7 @@ export async function openEngineHost(
       flopsPerToken: loaded.flopsPerToken,
       flopsPerTokenSeen: loaded.flopsPerTokenSeen,
       lengthBound: lengthBound(config.json),
+      chatTemplate: definition.chatTemplate ?? null,
       ledger: core.ledger,
       freeMemory: device.memory().free,
     }
@@ -87,17 +109,6 @@ export async function openEngineHost(
   } catch (error) {
     device.close()
     throw error
-  }
-}
-
-/** plugin: a URL. Throws BAD_PLUGIN. */
-export async function importPlugin(plugin: string): Promise<void> {
-  try {
-    await import(plugin)
-  } catch (cause) {
-    throw llmError('BAD_PLUGIN', `the plugin ${plugin} could not be imported: ${cause instanceof Error ? cause.message : String(cause)}`, {
-      cause,
-    })
   }
 }
 

@@ -1,5 +1,6 @@
 import { type MessagePort, workerData } from 'node:worker_threads'
 import { serveEngine } from '@aphrodite/engine'
+import { registerOnlyHere } from '@aphrodite/models'
 import { AphroditeError } from '@aphrodite/tensor'
 import { type EngineHost, type EngineSetup, openEngineHost } from './engine-host.ts'
 import type { DeviceLimits, LLMInfo } from './types.ts'
@@ -22,6 +23,7 @@ export type ThreadCommand = { readonly type: 'measureLimits' }
 const { setup, engine, control } = workerData as ThreadData
 const report = (message: ThreadReport): void => control.postMessage(message)
 
+registerOnlyHere()
 let host: EngineHost | undefined
 try {
   host = await openEngineHost(setup, (message) => report({ type: 'progress', message }))

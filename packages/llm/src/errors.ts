@@ -3,7 +3,7 @@ import { AphroditeError } from '@aphrodite/tensor'
 /** The codes of `@aphrodite/llm`. */
 export const LLM_ERRORS = [
   'BAD_OPTION',
-  'BAD_PLUGIN',
+  'BAD_RANK',
   'BAD_REFERENCE',
   'NO_DEVICE',
   'NOT_SUPPORTED',
@@ -11,6 +11,7 @@ export const LLM_ERRORS = [
   'PROMPT_TOO_LONG',
   'BAD_PROMPT',
   'ENGINE_DEAD',
+  'RANK_CHANNEL',
 ] as const
 export type LLMErrorCode = (typeof LLM_ERRORS)[number]
 export const llmError = (code: LLMErrorCode, message: string, options?: ErrorOptions): AphroditeError =>

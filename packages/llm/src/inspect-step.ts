@@ -1,14 +1,13 @@
 import { CudaDevice, type StepTrace, StepTracer } from '@aphrodite/kernels-cuda'
-import { type CacheSpec, type CausalLM, cachingLayers, type LayerCache, type Step, unquantized } from '@aphrodite/layers'
+import { type CacheSpec, type CausalLM, cachingLayers, type LayerCache, type Step } from '@aphrodite/layers'
 import { readConfig, resolveModel } from '@aphrodite/loader'
-import { ModelRegistry, resolveModule } from '@aphrodite/models'
 import { Arena, type Device, type FloatDType, PAGE_TOKENS, PagedCache, singleRank, type Tensor, Workspace } from '@aphrodite/tensor'
 import { openDevice } from './devices.ts'
 import { chooseDType, DTYPE_NAME } from './dtype.ts'
-import { importPlugin } from './engine-host.ts'
 import { llmError } from './errors.ts'
-import { buildModel } from './model-loading.ts'
+import { buildModel, describeModel } from './model-loading.ts'
 import { resolveOptions } from './options.ts'
+import { applyRegistrations, collectRegistrations } from './registrations.ts'
 import type { LLMOptions } from './types.ts'
 
 export interface StepShape {
@@ -36,10 +35,10 @@ const MOST_SEQUENCES = 4096
 export async function inspectStep(given: LLMOptions, { batch = 1, ...shape }: StepShape = {}): Promise<StepReport> {
   const options = resolveOptions(given)
   const folder = await resolveModel(options.model, options.revision === undefined ? {} : { revision: options.revision })
-  ModelRegistry.discover()
-  for (const plugin of options.plugins) await importPlugin(resolveModule(plugin, process.cwd()))
-  const config = readConfig(folder)
-  const model = await buildModel(config)
+  await applyRegistrations(collectRegistrations(options.plugins))
+  const described = await describeModel(readConfig(folder))
+  const { config, quantization } = described
+  const model = buildModel(described)
   const context = shape.context ?? Math.min(256, model.maxModelLen)
   if (!(batch >= 1 && batch <= MOST_SEQUENCES))
     throw llmError('BAD_OPTION', `batch is ${batch}; a step can be shown of 1 to ${MOST_SEQUENCES} sequences.`)
@@ -50,7 +49,7 @@ export async function inspectStep(given: LLMOptions, { batch = 1, ...shape }: St
   try {
     const tracer = new StepTracer(gpu)
     const arena = new Arena(tracer.device)
-    model.materialize({ device: tracer.device, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen: context })
+    model.materialize({ device: tracer.device, arena, tp: singleRank, dtype, quantization, maxModelLen: context })
     const trace = tracer.trace(decodeStep(model, tracer.device, arena, dtype, batch, context))
     return { ...trace, folder, device: (gpu ?? tracer.device).description, dtype: DTYPE_NAME[dtype], batch, context }
   } finally {

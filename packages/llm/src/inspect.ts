@@ -1,10 +1,11 @@
-import { cachingLayers, unquantized } from '@aphrodite/layers'
+import { cachingLayers } from '@aphrodite/layers'
 import { openCheckpoint, readConfig, resolveModel, type TensorInfo } from '@aphrodite/loader'
 import { Arena, measuringDevice, singleRank, sizeOf } from '@aphrodite/tensor'
 import { openDevice } from './devices.ts'
 import { chooseDType, DTYPE_NAME } from './dtype.ts'
-import { buildModel } from './model-loading.ts'
+import { buildModel, describeModel } from './model-loading.ts'
 import { resolveOptions } from './options.ts'
+import { applyRegistrations, collectRegistrations } from './registrations.ts'
 import type { LLMOptions } from './types.ts'
 
 export interface CacheGroupReport {
@@ -33,15 +34,17 @@ export interface ModelReport {
 export async function inspectModel(given: LLMOptions): Promise<ModelReport> {
   const options = resolveOptions(given)
   const folder = await resolveModel(options.model, options.revision === undefined ? {} : { revision: options.revision })
-  const config = readConfig(folder)
-  const model = await buildModel(config)
+  await applyRegistrations(collectRegistrations(options.plugins))
+  const described = await describeModel(readConfig(folder))
+  const { config, quantization } = described
+  const model = buildModel(described)
   const device = openDevice({ ...options, pinThreads: false }, () => {})
   const dtype = chooseDType(options.dtype, config.json, device.kind)
   try {
     const counting = measuringDevice(device)
     const arena = new Arena(counting)
     const maxModelLen = options.maxModelLen ?? model.maxModelLen
-    const expected = model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen })
+    const expected = model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization, maxModelLen })
     const groups = new Map<string, CacheGroupReport>()
     for (const spec of cachingLayers(model).map((layer) => layer.cacheSpec())) {
       const window = spec.kind === 'paged' ? spec.window : 0

@@ -2,13 +2,14 @@ import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import { type EngineRequest, type EngineStats, resolveSamplingParams, type SamplingParams } from '@aphrodite/engine'
 import { readConfig, resolveModel } from '@aphrodite/loader'
-import { ModelRegistry, resolveModule } from '@aphrodite/models'
+import { endOfRegistering } from '@aphrodite/models'
 import type { ChatTemplate, Tokenizer } from '@aphrodite/tokenizer'
 import { AnswerText, describeLogprob } from './answer-text.ts'
 import { type StartedEngine, startEngineHere, startEngineThread } from './engine-start.ts'
 import { llmError } from './errors.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
 import { type EncodedPrompt, encodePrompt, type PromptContext } from './prompts.ts'
+import { collectRegistrations, isTiedToThisThread } from './registrations.ts'
 import { openTokenizer } from './text.ts'
 import type {
   CompletionDelta,
@@ -40,6 +41,7 @@ export class LLM implements LanguageModel {
 
   /** Finds (or downloads), loads and starts a model. Throws an AphroditeError that says what is wrong with options, files or device. */
   static async create(options: LLMOptions): Promise<LLM> {
+    await endOfRegistering()
     const resolved = resolveOptions(options)
     const { onProgress = () => {}, ...plain } = resolved
     const folder = await find(resolved.model, resolved)
@@ -49,18 +51,18 @@ export class LLM implements LanguageModel {
         ? folder
         : await find(resolved.tokenizer, resolved, false)
     const { architectures } = readConfig(folder)
-    ModelRegistry.discover()
-    // A class that this thread has registered is known nowhere else.
-    const start = architectures.some((a) => ModelRegistry.isInProcessOnly(a)) ? startEngineHere : startEngineThread
-    const registrations = ModelRegistry.registrations()
-    const plugins = resolved.plugins.map((plugin) => resolveModule(plugin, process.cwd()))
+    const registrations = collectRegistrations(resolved.plugins)
+    const start = isTiedToThisThread(architectures, registrations, resolved.tensorParallelSize > 1) ? startEngineHere : startEngineThread
     // The tokenizer is read here while the weights are read there.
-    const starting = start({ folder, options: plain, registrations, plugins }, onProgress)
+    const starting = start({ folder, options: plain, registrations }, onProgress)
     starting.catch(() => {}) // it is awaited below, but may fail before
     try {
       const { tokenizer, chatTemplate } =
         text === undefined ? { tokenizer: null, chatTemplate: null } : await openTokenizer(text, resolved.chatTemplate)
-      return new LLM(await starting, tokenizer, chatTemplate)
+      const engine = await starting
+      const brought = engine.info.chatTemplate
+      const template = chatTemplate ?? (tokenizer && brought !== null ? tokenizer.chatTemplate(brought) : null)
+      return new LLM(engine, tokenizer, template)
     } catch (error) {
       await starting.then(
         (engine) => engine.close(),

@@ -1,4 +1,16 @@
-import { Attention, type CausalLM, ParallelLMHead, unquantized, VocabParallelEmbedding, type WeightMap, walk } from '@aphrodite/layers'
+import {
+  Attention,
+  type CausalLM,
+  ConfigReader,
+  createModel,
+  type ModelDefinition,
+  ParallelLMHead,
+  type Quantization,
+  unquantized,
+  VocabParallelEmbedding,
+  type WeightMap,
+  walk,
+} from '@aphrodite/layers'
 import { dummyTensors, type ModelConfig, openCheckpoint } from '@aphrodite/loader'
 import { ModelRegistry } from '@aphrodite/models'
 import { Arena, type Device, type FloatDType, measuringDevice, product, singleRank } from '@aphrodite/tensor'
@@ -14,23 +26,56 @@ export interface LoadedModel {
   readonly flopsPerTokenSeen: number
 }
 
-/** Builds the model that config.json describes: declared, not yet materialised. */
-export async function buildModel(config: ModelConfig): Promise<CausalLM> {
-  if (config.json['quantization_config']) {
-    const method = (config.json['quantization_config'] as Record<string, unknown>)['quant_method']
-    throw llmError(
-      'NOT_SUPPORTED',
-      `config.json: quantization_config names the method ${JSON.stringify(method)}; this version reads float32, float16 and bfloat16 weights only`,
-    )
-  }
-  return ModelRegistry.create(config.json, config.path)
+/** A config.json, and the model that serves it. */
+export interface DescribedModel {
+  /** As the model's definition has adapted it. */
+  readonly config: ModelConfig
+  readonly definition: ModelDefinition
+  readonly quantization: Quantization
+  /** The one of config.json's architectures that is served. */
+  readonly architecture: string
+  /** Where its model is from, if it is not ours. */
+  readonly origin: string | undefined
+  readonly original: ModelConfig
 }
 
-/** What a model's weights and tables take on a device: it is materialised where nothing is allocated, and of no use afterwards. */
-export function measureWeights(model: CausalLM, device: Device, dtype: FloatDType, maxModelLen = model.maxModelLen): number {
+/** Finds the model of a config.json. Throws UNKNOWN_ARCHITECTURE, BAD_MODEL_MODULE, NOT_SUPPORTED. */
+export async function describeModel(original: ModelConfig): Promise<DescribedModel> {
+  const definition = await ModelRegistry.resolve(original.architectures)
+  const json = definition.adaptConfig?.(original.json) ?? original.json
+  const architecture = ModelRegistry.find(original.architectures)
+  const config = { ...original, json }
+  const quantization = quantizationOf(config, definition)
+  return { config, definition, quantization, architecture, origin: ModelRegistry.describe(architecture), original }
+}
+
+/** What config.json's quantization_config asks for: a method that the model's definition brings. */
+function quantizationOf({ json, path }: ModelConfig, { quantizations = {} }: ModelDefinition): Quantization {
+  const asked = new ConfigReader(json, path).object('quantization_config')
+  if (!asked) return unquantized
+  const method = asked.json['quant_method']
+  const make = typeof method === 'string' && Object.hasOwn(quantizations, method) ? quantizations[method] : undefined
+  if (make) return make(asked)
+  const own = Object.keys(quantizations)
+  throw llmError(
+    'NOT_SUPPORTED',
+    `${path}: quantization_config names the method ${JSON.stringify(method)}; this version reads float32, float16 and bfloat16 weights only` +
+      `${own.length ? `, and the model brings ${own.join(', ')}` : ''}`,
+  )
+}
+
+/** Builds the model: declared, not yet materialised. */
+export function buildModel({ definition, original }: DescribedModel): CausalLM {
+  return createModel(definition, original.json, original.path)
+}
+
+/** What a model's weights and tables take on a device: another one is materialised where nothing is allocated. */
+export function measureWeights(described: DescribedModel, device: Device, dtype: FloatDType, maxModelLen?: number): number {
+  const model = buildModel(described)
+  const { quantization } = described
   const counting = measuringDevice(device)
   const arena = new Arena(counting)
-  model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen })
+  model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization, maxModelLen: maxModelLen ?? model.maxModelLen })
   return arena.usedBytes
 }
 
@@ -40,6 +85,7 @@ export function measureWeights(model: CausalLM, device: Device, dtype: FloatDTyp
  */
 export function loadModel(
   model: CausalLM,
+  { quantization }: DescribedModel,
   device: Device,
   dtype: FloatDType,
   folder: string,
@@ -50,10 +96,10 @@ export function loadModel(
   const arena = new Arena(device, bytes)
   try {
     const maxModelLen = options.maxModelLen ?? model.maxModelLen
-    const weights = model.materialize({ device, arena, tp: singleRank, dtype, quantization: unquantized, maxModelLen })
+    const weights = model.materialize({ device, arena, tp: singleRank, dtype, quantization, maxModelLen })
     if (options.loadFormat === 'dummy') {
       say('weights: random numbers')
-      model.loadWeights(dummyTensors(expectedOf(weights), dtype, options.seed ?? 0))
+      weights.fill(dummyTensors(expectedOf(weights), dtype, options.seed ?? 0)) // by the model's names, not by a checkpoint's
     } else loadCheckpoint(model, folder, say)
     return { model, arena, ...sizesOf(model, weights, arena) }
   } catch (error) {

@@ -30,7 +30,7 @@ export interface LLMOptions {
   readonly pinThreads?: boolean
   /** On a GPU: decode steps are captured before the first request, not when they are met. */
   readonly captureAtStart?: boolean
-  /** Modules that register models, imported in the engine's thread too. */
+  /** Packages, paths or URLs of modules that bring models: by what their package.json says, or by registering or exporting them. */
   readonly plugins?: readonly string[]
   readonly seed?: number
   /** Progress for people: `weights: 1.2 of 2.4 GB`. */
@@ -126,6 +126,8 @@ export interface LLMInfo {
   readonly flopsPerTokenSeen: number
   /** Prompts longer than this cannot be compared with an uncached computation (dynamic NTK); null: none are. */
   readonly lengthBound: number | null
+  /** A template that the model brings for checkpoints that come without one. */
+  readonly chatTemplate: string | null
   readonly ledger: MemoryLedger
   /** Bytes that the device has left once everything of the ledger is taken. */
   readonly freeMemory: number

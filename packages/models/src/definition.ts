@@ -17,7 +17,10 @@ export type ModelExport = Model | readonly Model[]
 
 const isDefinition = (x: unknown): x is ModelDefinition =>
   typeof x === 'object' && x !== null && 'architectures' in x && 'readConfig' in x && 'create' in x
-const isClass = (x: unknown): x is ModelClass => typeof x === 'function' && typeof x.prototype?.forward === 'function'
+export const isClass = (x: unknown): x is ModelClass => typeof x === 'function' && typeof x.prototype?.forward === 'function'
+
+/** What a default export says it serves; a class says nothing. */
+export const architecturesOf = (x: unknown): readonly string[] => (isDefinition(x) ? x.architectures : [])
 
 /** A definition that serves one architecture, from a definition or a class. Throws BAD_MODEL_MODULE. */
 export function definitionOf(architecture: string, model: unknown, from: string): ModelDefinition {

@@ -1,5 +1,8 @@
 export type { Model, ModelClass, ModelExport } from './definition.ts'
 export { discoverModels } from './discover.ts'
 export * from './errors.ts'
+export { endOfRegistering, registerOnlyHere } from './import-module.ts'
+export type { ModuleRegistration } from './manifest.ts'
+export { findPlugin, loadPlugins, type Plugin } from './plugin.ts'
 export * from './registry.ts'
 export { resolveModule } from './resolve.ts'

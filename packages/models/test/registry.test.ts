@@ -7,6 +7,7 @@ import type { Tensor } from '@aphrodite/tensor'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ARCHITECTURES } from '../src/architectures.ts'
 import { LlamaForCausalLM } from '../src/llama.ts'
+import { findPlugin, loadPlugins } from '../src/plugin.ts'
 import { Qwen3ForCausalLM } from '../src/qwen3.ts'
 import { ArchitectureRegistry, ModelRegistry } from '../src/registry.ts'
 
@@ -119,6 +120,26 @@ describe('registerModel', () => {
     expect(await registry.create({ architectures: ['LlamaForCausalLM'] })).toBeInstanceOf(Toy)
     expect(await new ArchitectureRegistry().create({ ...llama, architectures: ['LlamaForCausalLM'] })).toBeInstanceOf(LlamaForCausalLM)
   })
+  test('says where a model is from, and that it takes the place of a built-in one', () => {
+    const registry = new ArchitectureRegistry()
+    registry.registerModel('LlamaForCausalLM', './local.mjs', { from: dir })
+    registry.registerModel('XForCausalLM', Toy)
+    expect(registry.describe('LlamaForCausalLM')).toBe(`LlamaForCausalLM from ${join(dir, 'local.mjs')}, instead of the built-in one`)
+    expect(registry.describe('XForCausalLM')).toBe('XForCausalLM from a class of this program')
+    expect(registry.describe('Qwen3ForCausalLM')).toBeUndefined()
+  })
+  test('takes a class with the module that others find it in', async () => {
+    const registry = new ArchitectureRegistry()
+    registry.registerModel('XForCausalLM', Toy, { module: pathToFileURL(join(dir, 'local.mjs')).href })
+    expect(registry.isInProcessOnly('XForCausalLM')).toBe(false)
+    expect(await registry.create({ architectures: ['XForCausalLM'] })).toBeInstanceOf(Toy)
+    const other = new ArchitectureRegistry()
+    other.replay(structuredClone(registry.registrations()))
+    const there = await other.create({ architectures: ['XForCausalLM'] })
+    expect([there.constructor.name, there instanceof Toy]).toEqual(['Toy', false])
+    registry.replay(registry.registrations())
+    expect(await registry.create({ architectures: ['XForCausalLM'] })).toBeInstanceOf(Toy)
+  })
   test('refuses what is no model', () => {
     const registry = new ArchitectureRegistry()
     for (const wrong of [7, {}, () => {}, class Empty {}, null])
@@ -180,8 +201,33 @@ describe('models of installed packages', () => {
   test('that are offered wrongly are an error that names the file', () => {
     for (const models of [{ X: './no.js' }, { X: 7 }, { X: '../x.js' }, [], 'x'])
       expect(() => new ArchitectureRegistry().discover(project({ aphrodite: { models } }))).toThrow(
-        /offers.package\.json: aphrodite\.models has/,
+        /offers.package\.json: aphrodite\.models.* is .*; (it should|there is no such file)/,
       )
+  })
+  test('are those of the project itself too, looked for from the folder upwards', async () => {
+    const home = project({})
+    writeFileSync(join(home, 'x.js'), 'export default class X { constructor() { this.made = "own" } forward() {} }')
+    writeFileSync(join(home, 'package.json'), '{ "type": "module", "aphrodite": { "models": { "OwnForCausalLM": "./x.js" } } }')
+    mkdirSync(join(home, 'deep/er'), { recursive: true })
+    const registry = new ArchitectureRegistry()
+    registry.discover(join(home, 'deep/er'))
+    expect(await made(registry, 'OwnForCausalLM')).toBe('own')
+  })
+  test('are an error when two packages offer the one that is asked for, until somebody says which', async () => {
+    const home = project({ aphrodite: { models: { OfferedForCausalLM: './x.js', OtherForCausalLM: './x.js' } } })
+    writeFileSync(join(home, 'package.json'), '{ "dependencies": { "offers": "1", "rival": "1" } }')
+    mkdirSync(join(home, 'node_modules/rival'))
+    writeFileSync(
+      join(home, 'node_modules/rival/package.json'),
+      '{ "name": "rival", "type": "module", "aphrodite": { "models": { "OfferedForCausalLM": "./y.js" } } }',
+    )
+    writeFileSync(join(home, 'node_modules/rival/y.js'), 'export default class Y { constructor() { this.made = "rival" } forward() {} }')
+    const registry = new ArchitectureRegistry()
+    registry.discover(home)
+    await expect(made(registry, 'OfferedForCausalLM')).rejects.toThrow(/offers and rival both offer OfferedForCausalLM. Say which/)
+    expect(await made(registry, 'OtherForCausalLM')).toBe('offered')
+    await loadPlugins(registry, [findPlugin('rival', home)])
+    expect(await made(registry, 'OfferedForCausalLM')).toBe('rival')
   })
   test('are none where there is no project, or a broken one', () => {
     expect(() => new ArchitectureRegistry().discover(join(dir, 'nowhere'))).not.toThrow()
