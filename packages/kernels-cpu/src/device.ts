@@ -1,4 +1,6 @@
 import {
+  type CollectiveOps,
+  collectiveOps,
   type Device,
   DTYPE_CODE,
   type DType,
@@ -73,6 +75,8 @@ export class CpuDevice implements Device {
   readonly asynchronous = false
   readonly description: string
   readonly kernels: Kernels
+  /** What communicators do on this device. */
+  readonly collectives: CollectiveOps
   readonly isa: Isa
   readonly threads: number
   readonly #native: Native
@@ -86,6 +90,7 @@ export class CpuDevice implements Device {
     this.threads = threads
     this.description = `cpu (${processorName()}, ${isa}, ${threads} ${threads === 1 ? 'thread' : 'threads'})`
     this.kernels = nativeKernels(native, context)
+    this.collectives = collectiveOps(native, context)
   }
 
   /** bf16 where the processor multiplies it; halves are converted on the way, which costs little but wins nothing. */

@@ -1,11 +1,11 @@
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-import { AphroditeError, missingOps, type NativeOps, type NativeTransfers } from '@aphrodite/tensor'
+import { AphroditeError, missingOps, type NativeCollectives, type NativeOps, type NativeTransfers } from '@aphrodite/tensor'
 import { kernelsCpuError } from './errors.ts'
 
 /** What the addon has besides ops. Addresses are numbers below 2^53. */
-export interface Native extends NativeOps, NativeTransfers {
+export interface Native extends NativeOps, NativeTransfers, NativeCollectives {
   /** `cores`: one for each thread, which ties it there; otherwise threads run where the system puts them. */
   createContext(threads: number, isa: number, spin: boolean, cores?: readonly number[]): number
   destroyContext(context: number): void
@@ -24,6 +24,32 @@ export interface Native extends NativeOps, NativeTransfers {
   endRecording(context: number, keep: number): number
   replay(context: number, recording: number): void
   releaseRecording(context: number, recording: number): void
+  /** Starts to meet the other ranks: a handle, which names it in the whole process. threads: of this rank; cores: there are. */
+  createSharedCommunicator(options: {
+    readonly rank: number
+    readonly size: number
+    readonly timeoutMs: number
+    readonly name: string
+    readonly threads: number
+    readonly cores: number
+  }): number
+  /** The same; the listener is the communicator's from now on. hosts and ports: of every rank. */
+  createTcpCommunicator(options: {
+    readonly rank: number
+    readonly size: number
+    readonly timeoutMs: number
+    readonly listener: number
+    readonly hosts: readonly string[]
+    readonly ports: readonly string[]
+    readonly secret: string
+  }): number
+  /** Whether all ranks have met, on the thread that will use it. Throws RANK_FAILED. */
+  communicatorReady(communicator: number): boolean
+  /** On any thread; false when there is no such communicator. */
+  abortCommunicator(communicator: number, reason: string): boolean
+  closeCommunicator(communicator: number): void
+  listen(host: string, port: string): { listener: number; port: number }
+  closeListener(listener: number): void
 }
 
 const require = createRequire(import.meta.url)

@@ -1,4 +1,4 @@
-import { PAGE_TOKENS, type PageShape, type WeightFormat } from '@aphrodite/tensor'
+import { PAGE_TOKENS, type PageShape, sizeOf, type WeightFormat } from '@aphrodite/tensor'
 
 const BYTES: Readonly<Record<WeightFormat, number>> = { f32: 4, bf16: 2, f16: 2 }
 
@@ -10,9 +10,9 @@ export function packedBytes(format: WeightFormat, outFeatures: number, inFeature
 const LINE_BYTES = 64
 const LANES = 16
 
-/** Keys and values of all heads, as lines of 64 bytes: 16 lanes of one number of f32 or two of 16 bits (`native/include/attention.h`). */
+/** Keys and values of all heads, as lines of 64 bytes: 16 lanes of one number of f32, two of 16 or four of 8 bits (`native/include/attention.h`). */
 export function pageBytes({ kvHeads, keyDim, valueDim, dtype }: PageShape): number {
-  const perLane = dtype === 'f32' ? 1 : 2
+  const perLane = 4 / sizeOf(dtype)
   const lines = Math.ceil(keyDim / perLane) + Math.ceil(valueDim / LANES) * (PAGE_TOKENS / perLane)
   return kvHeads * lines * LINE_BYTES
 }

@@ -1,4 +1,4 @@
-import type { FloatDType } from './dtype.ts'
+import type { CacheDType } from './dtype.ts'
 
 /** Tokens in one page of a paged cache. A kernel may rely on it. */
 export const PAGE_TOKENS = 16
@@ -8,7 +8,7 @@ export interface PageShape {
   readonly kvHeads: number
   readonly keyDim: number
   readonly valueDim: number
-  readonly dtype: FloatDType
+  readonly dtype: CacheDType
 }
 
 /**

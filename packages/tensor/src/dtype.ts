@@ -19,6 +19,9 @@ export type DType =
 /** The types that activations and dense weights are computed in. */
 export type FloatDType = 'f32' | 'f16' | 'bf16'
 
+/** The types that keys and values may be kept in. 8-bit floats take the greatest finite value for what is beyond it. */
+export type CacheDType = FloatDType | 'f8e4m3' | 'f8e5m2'
+
 const BYTES: Readonly<Record<DType, number>> = {
   f64: 8,
   f32: 4,
@@ -60,3 +63,5 @@ export const DTYPE_CODE: Readonly<Record<DType, number>> = {
 }
 
 export const isFloat = (dtype: DType): dtype is FloatDType => dtype === 'f32' || dtype === 'f16' || dtype === 'bf16'
+
+export const CACHE_DTYPES: readonly CacheDType[] = ['f32', 'f16', 'bf16', 'f8e4m3', 'f8e5m2']

@@ -9,6 +9,7 @@ void InitRecording(Napi::Env env, Napi::Object exports);
 void InitAttention(Napi::Env env, Napi::Object exports);
 void InitElementwise(Napi::Env env, Napi::Object exports);
 void InitSampling(Napi::Env env, Napi::Object exports);
+void InitCollectives(Napi::Env env, Napi::Object exports);
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitContext(env, exports);
@@ -19,6 +20,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitAttention(env, exports);
   InitElementwise(env, exports);
   InitSampling(env, exports);
+  InitCollectives(env, exports);
   return exports;
 }
 NODE_API_MODULE(kernels_cpu, Init)

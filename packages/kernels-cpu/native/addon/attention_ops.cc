@@ -28,7 +28,7 @@ CacheLayout cacheOf(Args& a) {
   CacheLayout c;
   double p = a.number("cache");
   c.dtype = a.dtype("cache");
-  if (!isFloat(c.dtype)) a.fail("cache", "should be f32, f16 or bf16");
+  if (!isFloat(c.dtype) && c.dtype != DType::f8e4m3 && c.dtype != DType::f8e5m2) a.fail("cache", "should be f32, f16, bf16 or an 8-bit float");
   c.pages = a.integer("cache", 1, int64_t(1) << 27);
   c.kvHeads = a.integer("cache", 1, kMostHeads);
   c.keyDim = a.integer("cache", 1, kMostDim), c.valueDim = a.integer("cache", 1, kMostDim);

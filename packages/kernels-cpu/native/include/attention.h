@@ -3,8 +3,8 @@
 // A page holds kPageTokens tokens of all kv heads: per head its keys, then its values. Both are panels of 16 lanes times
 // 4 bytes, as the linear layer's weights are, so scores and outputs are its outer products and need no sum across lanes:
 //
-//   keys     [line along the key's dimensions][16 tokens]       a line: 64 bytes, 16 lanes of one number of f32 or two of
-//   values   [part of 4 panels][line along tokens][panel][16 dimensions]    16 bits (bf16 side by side, f16 one row, then the other)
+//   keys     [line along the key's dimensions][16 tokens]       a line: 64 bytes, 16 lanes of one number of f32, two of
+//   values   [part of 4 panels][line along tokens][panel][16 dimensions]    16 bits or four of 8 (bf16 side by side, else row by row)
 //
 // A query row sees the context in pieces of kPieceTokens tokens, counted from position 0. Within a piece there is one
 // maximum and one fixed order of sums; pieces are merged in rising order, and one that a row cannot see changes nothing. So
@@ -21,7 +21,7 @@ struct CacheLayout {
   DType dtype;
   int64_t kvHeads, keyDim, valueDim, pages;
   /// Numbers in a lane of a line.
-  int perLane() const { return dtype == DType::f32 ? 1 : 2; }
+  int perLane() const { return 4 / sizeOf(dtype); }
   int64_t keyLines() const { return (keyDim + perLane() - 1) / perLane(); }
   int64_t valuePanels() const { return (valueDim + 15) / 16; }
   int valueLines() const { return kPageTokens / perLane(); }
@@ -77,9 +77,12 @@ struct AttentionKernel {
   WeighKernel weighOf(int r, int j) const { return weigh[r * (kPartPanels + 1) + j]; }
 };
 
-extern const AttentionKernel attentionF32Portable, attentionBf16Portable, attentionF16Portable;
-extern const AttentionKernel attentionF32Avx2, attentionBf16Avx2, attentionF16Avx2;
-extern const AttentionKernel attentionF32Avx512, attentionBf16Avx512, attentionF16Avx512, attentionPairsAvx512Bf16;
+/// Of every type that a cache may have.
+struct AttentionKernels {
+  AttentionKernel f32, bf16, f16, f8e4m3, f8e5m2;
+};
+extern const AttentionKernels attentionPortable, attentionAvx2, attentionAvx512;
+extern const AttentionKernel attentionPairsAvx512Bf16;
 
 const AttentionKernel& attentionKernel(Isa isa, DType cache, DType query);
 

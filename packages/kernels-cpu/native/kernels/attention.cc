@@ -10,13 +10,20 @@
 #include <vector>
 
 const AttentionKernel& attentionKernel(Isa isa, DType cache, DType query) {
+  const AttentionKernels* kernels = &attentionPortable;
 #if KERNELS_X86
   if (isa == Isa::avx512bf16 && cache == DType::bf16 && query == DType::bf16) return attentionPairsAvx512Bf16;
-  if (isa >= Isa::avx512) return cache == DType::f32 ? attentionF32Avx512 : cache == DType::bf16 ? attentionBf16Avx512 : attentionF16Avx512;
-  if (isa == Isa::avx2) return cache == DType::f32 ? attentionF32Avx2 : cache == DType::bf16 ? attentionBf16Avx2 : attentionF16Avx2;
+  if (isa >= Isa::avx512) kernels = &attentionAvx512;
+  else if (isa == Isa::avx2) kernels = &attentionAvx2;
 #endif
   (void)isa, (void)query;
-  return cache == DType::f32 ? attentionF32Portable : cache == DType::bf16 ? attentionBf16Portable : attentionF16Portable;
+  switch (cache) {
+    case DType::f32: return kernels->f32;
+    case DType::bf16: return kernels->bf16;
+    case DType::f8e4m3: return kernels->f8e4m3;
+    case DType::f8e5m2: return kernels->f8e5m2;
+    default: return kernels->f16;
+  }
 }
 
 namespace {

@@ -15,6 +15,15 @@ struct Lanes {
     return _mm256_castsi256_ps(odd ? _mm256_and_si256(v, _mm256_set1_epi32(int(0xffff0000))) : _mm256_slli_epi32(v, 16));
   }
   static INLINE_MEMBER Reg loadHalves(const char* p) { return _mm256_cvtph_ps(_mm_load_si128(reinterpret_cast<const __m128i*>(p))); }
+  template <DType Type> static INLINE_MEMBER Reg loadBytes(const char* p) {
+    const __m128i b = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)), high = _mm_unpacklo_epi8(_mm_setzero_si128(), b);
+    if (Type == DType::f8e5m2) return _mm256_cvtph_ps(high);
+    // As a half with 8 taken from the exponent; all ones are a NaN.
+    const __m128i magnitude = _mm_srli_epi16(_mm_slli_epi16(high, 1), 2);
+    const __m128i nan = _mm_and_si128(_mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x3f80)), _mm_set1_epi16(0x7e00));
+    const __m128i sign = _mm_and_si128(high, _mm_set1_epi16(int16_t(0x8000)));
+    return _mm256_mul_ps(_mm256_cvtph_ps(_mm_or_si128(_mm_or_si128(magnitude, sign), nan)), _mm256_set1_ps(256.0f));
+  }
   static INLINE_MEMBER Reg add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
   static INLINE_MEMBER Reg mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
   static INLINE_MEMBER Reg divide(Reg a, Reg b) { return _mm256_div_ps(a, b); }
@@ -73,11 +82,8 @@ struct Lanes {
 #include "attention_impl.h"
 
 namespace {
-constexpr AttentionTable<FloatDot<F32Lines>, 6, 6> kF32;
-constexpr AttentionTable<FloatDot<Bf16Lines>, 6, 6> kBf16;
-constexpr AttentionTable<FloatDot<F16Lines>, 6, 6> kF16;
+template <class Lines> constexpr AttentionTable<FloatDot<Lines>, 6, 6> kTable;
+template <class Lines> constexpr AttentionKernel kKernel = kernelOf(kTable<Lines>, softmaxFloats);
 }  // namespace
 
-extern const AttentionKernel attentionF32Avx2 = kernelOf(kF32, softmaxFloats);
-extern const AttentionKernel attentionBf16Avx2 = kernelOf(kBf16, softmaxFloats);
-extern const AttentionKernel attentionF16Avx2 = kernelOf(kF16, softmaxFloats);
+extern const AttentionKernels attentionAvx2 = {kKernel<F32Lines>, kKernel<Bf16Lines>, kKernel<F16Lines>, kKernel<ByteLines<DType::f8e4m3>>, kKernel<ByteLines<DType::f8e5m2>>};

@@ -2,11 +2,8 @@
 #include "attention_impl.h"
 
 namespace {
-constexpr AttentionTable<FloatDot<F32Lines>, 6, 24> kF32;
-constexpr AttentionTable<FloatDot<Bf16Lines>, 6, 24> kBf16;
-constexpr AttentionTable<FloatDot<F16Lines>, 6, 24> kF16;
+template <class Lines> constexpr AttentionTable<FloatDot<Lines>, 6, 24> kTable;
+template <class Lines> constexpr AttentionKernel kKernel = kernelOf(kTable<Lines>, softmaxFloats);
 }  // namespace
 
-extern const AttentionKernel attentionF32Avx512 = kernelOf(kF32, softmaxFloats);
-extern const AttentionKernel attentionBf16Avx512 = kernelOf(kBf16, softmaxFloats);
-extern const AttentionKernel attentionF16Avx512 = kernelOf(kF16, softmaxFloats);
+extern const AttentionKernels attentionAvx512 = {kKernel<F32Lines>, kKernel<Bf16Lines>, kKernel<F16Lines>, kKernel<ByteLines<DType::f8e4m3>>, kKernel<ByteLines<DType::f8e5m2>>};

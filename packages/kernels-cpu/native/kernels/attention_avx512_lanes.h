@@ -30,6 +30,15 @@ struct Lanes {
     return _mm512_castsi512_ps(odd ? _mm512_and_si512(v, _mm512_set1_epi32(int(0xffff0000))) : _mm512_slli_epi32(v, 16));
   }
   static INLINE_MEMBER Reg loadHalves(const char* p) { return _mm512_cvtph_ps(_mm256_load_si256(reinterpret_cast<const __m256i*>(p))); }
+  template <DType Type> static INLINE_MEMBER Reg loadBytes(const char* p) {
+    const __m256i high = _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_load_si128(reinterpret_cast<const __m128i*>(p))), 8);
+    if (Type == DType::f8e5m2) return _mm512_cvtph_ps(high);
+    // As a half with 8 taken from the exponent; all ones are a NaN.
+    const __m256i magnitude = _mm256_srli_epi16(_mm256_slli_epi16(high, 1), 2);
+    const __m256i nan = _mm256_and_si256(_mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x3f80)), _mm256_set1_epi16(0x7e00));
+    const __m256i sign = _mm256_and_si256(high, _mm256_set1_epi16(int16_t(0x8000)));
+    return _mm512_mul_ps(_mm512_cvtph_ps(_mm256_or_si256(_mm256_or_si256(magnitude, sign), nan)), _mm512_set1_ps(256.0f));
+  }
   static INLINE_MEMBER Reg add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static INLINE_MEMBER Reg mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
   static INLINE_MEMBER Reg divide(Reg a, Reg b) { return _mm512_div_ps(a, b); }

@@ -15,7 +15,9 @@ template <class To, class From> void scatter(char* to, const From* from, int64_t
 template <class From> void scatterFloats(DType type, char* to, const From* from, int64_t n, int64_t run, int64_t stride, int64_t next) {
   if (type == DType::f32) scatter<float>(to, from, n, run, stride, next);
   else if (type == DType::bf16) scatter<Bf16>(to, from, n, run, stride, next);
-  else scatter<F16>(to, from, n, run, stride, next);
+  else if (type == DType::f16) scatter<F16>(to, from, n, run, stride, next);
+  else if (type == DType::f8e4m3) scatter<F8e4m3>(to, from, n, run, stride, next);
+  else scatter<F8e5m2>(to, from, n, run, stride, next);
 }
 /// bf16 <-> f16 go through f32.
 template <class To, class From> void scatterHalves(char* to, const From* from, int64_t n, int64_t run, int64_t stride, int64_t next) {
@@ -34,8 +36,10 @@ void writeToken(const CacheWrite& w, int64_t token) {
   const CacheLayout& c = w.cache;
   const int64_t page = w.slots[token] / kPageTokens, place = w.slots[token] % kPageTokens, lane = c.perLane();
   // Where a token's place is within a line, and how far apart a key's (a value's) neighbouring numbers are.
-  const int64_t keyPlace = place * (c.dtype == DType::f16 ? 2 : 4), keyStep = c.dtype == DType::bf16 ? 2 : 32;
-  const int64_t valuePlace = place % lane * (c.dtype == DType::f16 ? 32 : 2), valueStep = c.dtype == DType::f16 ? 2 : 4;
+  const bool paired = c.dtype == DType::bf16;  // neighbours share a lane's 4 bytes; else they are rows of 16 apart
+  const int size = sizeOf(c.dtype);
+  const int64_t keyPlace = place * (paired ? 4 : size), keyStep = paired ? 2 : 16 * size;
+  const int64_t valuePlace = place % lane * (paired ? 2 : 16 * size), valueStep = paired ? 4 : size;
   for (int64_t h = 0; h < c.kvHeads; h++) {
     char* const head = c.head(page, h);
     const char* k = w.k + (token * w.kStride + h * c.keyDim) * sizeOf(w.kType);

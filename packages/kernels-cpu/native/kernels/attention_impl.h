@@ -7,6 +7,7 @@
 //   divide, exp2(x), numbered(i)            2^x for x <= 127, exactly 1 for 0, exactly 0 below -126; lanes i, i + 1, …
 //   within(x, first, from, to)              -infinity in lanes whose number (lane + first) is outside [from, to)
 //   greatest, sum                           across lanes, by a fixed tree
+//   loadBytes<type>(p)                      8-bit floats
 //   round(to, type, x)                      stores as f32, bf16 or f16, to nearest even; `to` is aligned to nothing
 #pragma once
 #include "attention.h"
@@ -29,6 +30,10 @@ struct Bf16Lines {
 struct F16Lines {
   static constexpr int kUnits = 2;
   static INLINE_MEMBER Reg part(const char* line, int unit, int p) { return Lanes::loadHalves(line + unit * 32 + p * Lanes::kWidth * 2); }
+};
+template <DType Type> struct ByteLines {
+  static constexpr int kUnits = 4;
+  static INLINE_MEMBER Reg part(const char* line, int unit, int p) { return Lanes::template loadBytes<Type>(line + unit * 16 + p * Lanes::kWidth); }
 };
 
 /// acc[r][j] += line[j] · x[r], x as f32: the dword of row r and unit u is x[r * RowStride + u * UnitStride].

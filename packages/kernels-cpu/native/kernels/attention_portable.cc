@@ -19,6 +19,14 @@ struct Lanes {
     const F16* h = reinterpret_cast<const F16*>(p);
     return Reg{::load(h), ::load(h + 1), ::load(h + 2), ::load(h + 3)};
   }
+  template <DType Type> static INLINE_MEMBER Reg loadBytes(const char* p) {
+    // The bits of a float, with what its exponent lacks multiplied in; NaN (and infinity) by a mask.
+    constexpr bool kE4m3 = Type == DType::f8e4m3;
+    const Ints b = Ints{uint8_t(p[0]), uint8_t(p[1]), uint8_t(p[2]), uint8_t(p[3])}, magnitude = b & 0x7f;
+    const Ints special = (kE4m3 ? magnitude == 0x7f : magnitude >= 0x7c) & 0x7f800000;
+    const Ints v = (Ints)((Reg)(magnitude << (kE4m3 ? 20 : 21)) * splat(kE4m3 ? 0x1p120f : 0x1p112f));
+    return (Reg)(v | special | (b & 0x80) << 24);
+  }
   static INLINE_MEMBER Reg add(Reg a, Reg b) { return a + b; }
   static INLINE_MEMBER Reg mul(Reg a, Reg b) { return a * b; }
   static INLINE_MEMBER Reg divide(Reg a, Reg b) { return a / b; }
@@ -64,11 +72,8 @@ struct Lanes {
 #include "attention_impl.h"
 
 namespace {
-constexpr AttentionTable<FloatDot<F32Lines>, 3, 3> kF32;
-constexpr AttentionTable<FloatDot<Bf16Lines>, 3, 3> kBf16;
-constexpr AttentionTable<FloatDot<F16Lines>, 3, 3> kF16;
+template <class Lines> constexpr AttentionTable<FloatDot<Lines>, 3, 3> kTable;
+template <class Lines> constexpr AttentionKernel kKernel = kernelOf(kTable<Lines>, softmaxFloats);
 }  // namespace
 
-extern const AttentionKernel attentionF32Portable = kernelOf(kF32, softmaxFloats);
-extern const AttentionKernel attentionBf16Portable = kernelOf(kBf16, softmaxFloats);
-extern const AttentionKernel attentionF16Portable = kernelOf(kF16, softmaxFloats);
+extern const AttentionKernels attentionPortable = {kKernel<F32Lines>, kKernel<Bf16Lines>, kKernel<F16Lines>, kKernel<ByteLines<DType::f8e4m3>>, kKernel<ByteLines<DType::f8e5m2>>};

@@ -91,7 +91,7 @@ export function elementwiseOps(op: NativeOps, context: number): ElementwiseOps {
 }
 
 /** Address, dtype, rows, columns, row stride: the first dimension are the rows, all others the columns. */
-function matrix(op: string, name: string, t: Tensor): [number, number, number, number, number] {
+export function matrix(op: string, name: string, t: Tensor): [number, number, number, number, number] {
   const { shape, strides } = t
   let columns = 1
   for (let d = shape.length - 1; d > 0; d--) {

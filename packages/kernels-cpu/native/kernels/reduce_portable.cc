@@ -1,0 +1,2 @@
+#define KERNEL_NS reduce_portable
+#include "reduce_impl.h"
