@@ -1,5 +1,13 @@
-import type { CacheSpec, CausalLM, LayerCache } from '@aphrodite/layers'
-import { type Device, type FloatDType, measuringDevice, PagedCache, Workspace } from '@aphrodite/tensor'
+import {
+  type CacheSpec,
+  type CausalLM,
+  checkedForward,
+  checkedLogits,
+  checkNothingKept,
+  type LayerCache,
+  watchedDevice,
+} from '@aphrodite/layers'
+import { type Device, type CacheDType, measuringDevice, PagedCache, Workspace } from '@aphrodite/tensor'
 import { BatchBuilder, withLogitRows } from './batch.ts'
 import { CacheGroups, PageTable } from './cache-groups.ts'
 import type { GroupPlan } from './cache-memory.ts'
@@ -21,17 +29,18 @@ export interface DryRunLimits {
 
 /**
  * How many bytes of workspace a step takes at most: the model's own forward, run at the largest batches on a device that
- * gives out addresses and computes nothing.
+ * gives out addresses and computes nothing. It is where a model that breaks its contract is told so: two steps, and what the first
+ * leaves behind is looked at.
  */
 export function measureWorkspace(
   model: CausalLM,
   specs: readonly CacheSpec[],
   plans: readonly GroupPlan[],
   device: Device,
-  dtype: FloatDType,
+  dtype: CacheDType,
   limits: DryRunLimits,
 ): number {
-  const measuring = measuringDevice(device)
+  const measuring = watchedDevice(measuringDevice(device))
   const groups = new CacheGroups(
     plans.map((plan) => (plan.kind === 'state' ? new StateGroup(2) : new PagedGroup(plan.window, 2, 1))),
     false,
@@ -58,11 +67,13 @@ export function measureWorkspace(
     const workspace = new Workspace(measuring, 2 ** 45)
     const sequencesOf = batch.map((scheduled) => dummy(scheduled, groups, nothing))
     const { step } = builder.build(sequencesOf, sequencesOf, workspace)
-    const hidden = model.forward(step)
+    const hidden = checkedForward(model, step)
     workspace.empty([limits.samplerBytes], 'u8')
     const rows = Math.min(limits.chunkRows, Math.max(longest, sequences))
-    model.logits(hidden, withLogitRows(step, workspace.empty([rows], 'i32')))
+    checkedLogits(model, hidden, withLogitRows(step, workspace.empty([rows], 'i32')))
     peak = Math.max(peak, workspace.peakBytes)
+    workspace.reset()
+    checkNothingKept(model)
   }
   // Batches between these pack their holes a little differently.
   return peak + Math.ceil(peak / 8) + (1 << 16)

@@ -1,5 +1,5 @@
 import type { ConfigReader } from './config.ts'
-import type { HeadShape } from './linear.ts'
+import type { HeadShape } from './qkv.ts'
 
 const SANE = { most: 65_536 }
 

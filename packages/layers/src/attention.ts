@@ -1,9 +1,9 @@
 import type { AttentionOptions, Tensor } from '@aphrodite/tensor'
 import type { PagedSpec } from './cache.ts'
-import { layersError } from './errors.ts'
-import type { HeadShape } from './linear.ts'
+import { layersError, materializedTwice, notMaterialized } from './errors.ts'
 import { type CachingLayer, type Env, Layer } from './module.ts'
-import { shareOf } from './sharding.ts'
+import type { HeadShape } from './qkv.ts'
+import { headShare } from './sharding.ts'
 import type { Step } from './step.ts'
 import type { Range, WeightMap } from './weights.ts'
 
@@ -29,6 +29,7 @@ export class Attention extends Layer implements CachingLayer {
   readonly #spec: AttentionSpec
   #options: AttentionOptions
   #kvHeads: number
+  #path: string | undefined
 
   constructor(spec: AttentionSpec) {
     super()
@@ -39,9 +40,12 @@ export class Attention extends Layer implements CachingLayer {
   }
 
   materialize(path: string, env: Env, weights: WeightMap): void {
-    const { heads, kvHeads, alibi, sinks } = this.#spec
-    const held = shareOf(path, heads, 1, env.tp)
-    this.#kvHeads = shareOf(path, kvHeads, 1, env.tp).length
+    if (this.#path !== undefined) throw materializedTwice(this, this.#path, path)
+    this.#path = path
+    const { heads, alibi, sinks } = this.#spec
+    const share = headShare(path, this.#spec, env.tp)
+    const held = share.heads
+    this.#kvHeads = share.kvHeads.length
     const perHead = (): Tensor => env.arena.empty([held.length], 'f32')
     if (alibi) {
       const alibiSlopes = perHead()
@@ -68,10 +72,11 @@ export class Attention extends Layer implements CachingLayer {
 
   /** q [tokens, heads, headDim], k [tokens, kvHeads, headDim], v [tokens, kvHeads, valueDim] → [tokens, heads · valueDim] */
   forward(q: Tensor, k: Tensor, v: Tensor, step: Step): Tensor {
+    if (this.#path === undefined) throw notMaterialized(this)
     const cache = step.kvCaches[this.cacheIndex]
     const batch = cache && step.attnMetadata[cache.group]
     if (cache?.kind !== 'paged' || batch?.kind !== 'paged')
-      throw layersError('BAD_LAYER', `the step has no paged cache for attention layer ${this.cacheIndex}`)
+      throw layersError('BAD_LAYER', `${this.#path}: the step has no paged cache for attention layer ${this.cacheIndex}`)
     const out = q.empty([q.dim(0), q.dim(1) * v.dim(2)])
     q.kernels.writeCache(cache.pages, k, v, batch.slots)
     q.kernels.pagedAttention(out, q, cache.pages, batch, this.#options)

@@ -1,5 +1,5 @@
 import type { Communicator, FloatDType, Tensor } from '@aphrodite/tensor'
-import { layersError } from './errors.ts'
+import { layersError, materializedTwice, notMaterialized } from './errors.ts'
 import { type Env, Layer } from './module.ts'
 import { materializeLinear } from './quantization/materialize.ts'
 import type { LinearMethod, LinearWeights } from './quantization/method.ts'
@@ -48,6 +48,7 @@ export class VocabParallelEmbedding extends Layer {
   readonly #options: VocabParallelEmbeddingOptions
   #table: Vocabulary | undefined
   #factor = 1
+  #path = ''
 
   constructor(vocab: number, dim: number, options: VocabParallelEmbeddingOptions = {}) {
     super()
@@ -57,6 +58,8 @@ export class VocabParallelEmbedding extends Layer {
   }
 
   materialize(path: string, env: Env, weights: WeightMap): void {
+    if (this.#table) throw materializedTwice(this, this.#path, path)
+    this.#path = path
     this.#table = materializeVocabulary(path, this.vocab, this.dim, this.#options.linearMethod, env, weights)
     this.#factor = roundedTo(this.#options.scale ?? 1, env)
   }
@@ -69,7 +72,7 @@ export class VocabParallelEmbedding extends Layer {
   /** ids i32 [tokens] → [tokens, dim] of the model's dtype, or of another one: in f32 a scaled vector is not rounded. */
   forward(ids: Tensor, dtype: FloatDType = this.dtype): Tensor {
     const { weights, rows, tp } = this.table
-    if (!weights.embed) throw layersError('BAD_LAYER', 'the quantisation of this embedding cannot look up rows')
+    if (!weights.embed) throw layersError('BAD_LAYER', `${this.#path}: the quantisation of this embedding cannot look up rows`)
     const out = ids.empty([ids.dim(0), this.dim], dtype)
     weights.embed(out, ids, tp.rank * rows)
     if (tp.size > 1) tp.allReduce(out)
@@ -79,7 +82,7 @@ export class VocabParallelEmbedding extends Layer {
 
   /** What a head that is tied to this embedding multiplies with. */
   get table(): Vocabulary {
-    if (!this.#table) throw layersError('BAD_LAYER', 'an embedding was used before the model was materialised')
+    if (!this.#table) throw notMaterialized(this, `[${this.vocab}, ${this.dim}]`)
     return this.#table
   }
 }
@@ -98,6 +101,7 @@ export class ParallelLMHead extends Layer {
   readonly #options: ParallelLMHeadOptions
   #own: Vocabulary | undefined
   #bias: Tensor | undefined
+  #path: string | undefined
 
   constructor(vocab: number, dim: number, options: ParallelLMHeadOptions = {}) {
     super()
@@ -110,6 +114,8 @@ export class ParallelLMHead extends Layer {
   }
 
   materialize(path: string, env: Env, weights: WeightMap): void {
+    if (this.#path !== undefined) throw materializedTwice(this, this.#path, path)
+    this.#path = path
     const { tiedTo, bias, linearMethod } = this.#options
     if (tiedTo) weights.ignore(`${path}.weight`)
     else this.#own = materializeVocabulary(path, this.vocab, this.dim, linearMethod, env, weights)
@@ -134,7 +140,7 @@ export class ParallelLMHead extends Layer {
   }
 
   get #tied(): Vocabulary {
-    if (!this.#options.tiedTo) throw layersError('BAD_LAYER', 'logits were asked for before the model was materialised')
+    if (!this.#options.tiedTo) throw notMaterialized(this, `[${this.vocab}, ${this.dim}]`)
     return this.#options.tiedTo.table
   }
 }

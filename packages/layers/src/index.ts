@@ -1,22 +1,16 @@
-export * from './activation.ts'
-export * from './attention.ts'
-export * from './attention-config.ts'
-export * from './cache.ts'
-export * from './config.ts'
-export * from './contract.ts'
-export { type ConfigJson, createModel, defineModel, type ModelDefinition } from './definition.ts'
-export * from './embedding.ts'
-export { LAYERS_ERRORS, type LayersErrorCode, layersError } from './errors.ts'
-export * from './linear.ts'
-export type { LinearOptions } from './linear-layer.ts'
-export * from './model.ts'
-export * from './module.ts'
-export * from './norm.ts'
-export * from './qkv.ts'
-export * from './quantization/method.ts'
-export * from './quantization/unquantized.ts'
-export * from './rotary.ts'
-export * from './rotary-scaling.ts'
-export * from './sharding.ts'
-export * from './step.ts'
-export * from './weights.ts'
+export { activate, activateAndMul, readActivation, siluAndMul } from './activation.ts'
+export { Attention, type AttentionSpec } from './attention.ts'
+export { readHeads, readSlidingWindow, readWindows } from './attention-config.ts'
+export type {
+  AttentionMetadata,
+  CacheSpec,
+  LayerCache,
+  PagedLayerCache,
+  PagedMetadata,
+  PagedSpec,
+  StateLayerCache,
+  StateMetadata,
+  StateSpec,
+} from './cache.ts'
+export { ConfigReader } from './config.ts'
+export { type ConfigJson, defineModel, type ModelDefinition } from './definition.ts'

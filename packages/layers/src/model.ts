@@ -1,5 +1,5 @@
 import type { NamedArray, Tensor } from '@aphrodite/tensor'
-import type { ConfigReader } from './config.ts'
+import { checkTree } from './contract.ts'
 import { layersError } from './errors.ts'
 import { type Env, Layer, Module, walk } from './module.ts'
 import type { Step } from './step.ts'
@@ -18,8 +18,17 @@ export abstract class CausalLM extends Module {
   /** f32 [logitRows, vocabSize]. */
   abstract logits(hidden: Tensor, step: Step): Tensor
 
-  /** Names the tree, lets every layer allocate its part, and remembers what a checkpoint has to bring. Called once. */
+  /**
+   * Names the tree, lets every layer allocate its part, and remembers what a checkpoint has to bring. Called once. Throws
+   * CANNOT_SHARD, UNREGISTERED_LAYER, ASYNC_FORWARD, MATERIALIZED_TWICE.
+   */
   materialize(env: Env): WeightMap {
+    if (this.#weights)
+      throw layersError(
+        'MATERIALIZED_TWICE',
+        `${this.constructor.name} is materialised already. Create another one for another device or rank.`,
+      )
+    checkTree(this)
     const weights = new WeightMap()
     for (const [path, m] of walk(this)) if (m instanceof Layer) m.materialize(path, env, weights)
     this.#weights = weights
@@ -28,8 +37,20 @@ export abstract class CausalLM extends Module {
 
   /** Fills the model, strictly by name. Override it for checkpoints that name or shape things differently: map, then call this. */
   loadWeights(weights: Iterable<NamedArray>): void {
-    if (!this.#weights) throw layersError('BAD_LAYER', 'loadWeights was called before materialize')
+    if (!this.#weights) throw layersError('NOT_LOADED', `${this.constructor.name}: loadWeights was called before materialize`)
     this.#weights.fill(weights)
+  }
+
+  /** Throws NOT_LOADED when the model was materialised and its weights are not there: whatever it computes would be of zeros. */
+  assertLoaded(): void {
+    if (!this.#weights || this.#weights.isFilled) return
+    const [name] = this.#weights.slots.keys()
+    if (name === undefined) return
+    throw layersError(
+      'NOT_LOADED',
+      `${this.constructor.name}: its weights (${name} and ${this.#weights.slots.size - 1} more) were not loaded before it is used. ` +
+        'Call loadWeights first; an override of it ends with super.loadWeights(…).',
+    )
   }
 
   /**
@@ -47,11 +68,3 @@ export abstract class CausalLM extends Module {
 export interface SequenceClassed {
   sequenceClass(promptLength: number): 0 | 1
 }
-
-/** What a model package exports: which architectures of config.json it serves, and how it is made of one. */
-export interface ModelDefinition<C = unknown> {
-  readonly architectures: readonly string[]
-  readConfig(reader: ConfigReader): C
-  create(config: C): CausalLM
-}
-export const defineModel = <C>(definition: ModelDefinition<C>): ModelDefinition<C> => definition

@@ -1,5 +1,5 @@
 import type { Tensor } from '@aphrodite/tensor'
-import { layersError } from './errors.ts'
+import { materializedTwice, notMaterialized } from './errors.ts'
 import { type Env, Layer } from './module.ts'
 import type { WeightMap } from './weights.ts'
 
@@ -14,6 +14,7 @@ export class RMSNorm extends Layer {
   readonly #eps: number
   readonly #offset: number
   #weight: Tensor | undefined
+  #path = ''
 
   constructor(size: number, eps: number, options: RMSNormOptions = {}) {
     super()
@@ -23,25 +24,27 @@ export class RMSNorm extends Layer {
   }
 
   materialize(path: string, env: Env, weights: WeightMap): void {
+    if (this.#weight) throw materializedTwice(this, this.#path, path)
+    this.#path = path
     this.#weight = env.arena.empty([this.#size], env.dtype)
     weights.expectTensor(`${path}.weight`, this.#weight)
   }
 
   forward(x: Tensor): Tensor {
     const out = x.empty(x.shape)
-    x.kernels.rmsNorm(out, x, loaded(this.#weight), this.#eps, this.#offset)
+    x.kernels.rmsNorm(out, x, loaded(this.#weight, this), this.#eps, this.#offset)
     return out
   }
 
   /** x = norm(x); returns x. */
   inPlace(x: Tensor): Tensor {
-    x.kernels.rmsNorm(x, x, loaded(this.#weight), this.#eps, this.#offset)
+    x.kernels.rmsNorm(x, x, loaded(this.#weight, this), this.#eps, this.#offset)
     return x
   }
 
   /** residual += x; x = norm(residual); returns x. The residual may be f32, whatever x is. */
   addTo(residual: Tensor, x: Tensor): Tensor {
-    x.kernels.addRmsNorm(x, residual, x, loaded(this.#weight), this.#eps, this.#offset)
+    x.kernels.addRmsNorm(x, residual, x, loaded(this.#weight, this), this.#eps, this.#offset)
     return x
   }
 }
@@ -57,6 +60,7 @@ export class LayerNorm extends Layer {
   readonly #eps: number
   readonly #hasBias: boolean
   #weight: Tensor | undefined
+  #path = ''
   #bias: Tensor | undefined
 
   constructor(size: number, eps: number, options: LayerNormOptions = {}) {
@@ -67,6 +71,8 @@ export class LayerNorm extends Layer {
   }
 
   materialize(path: string, env: Env, weights: WeightMap): void {
+    if (this.#weight) throw materializedTwice(this, this.#path, path)
+    this.#path = path
     this.#weight = env.arena.empty([this.#size], env.dtype)
     weights.expectTensor(`${path}.weight`, this.#weight)
     if (!this.#hasBias) return
@@ -76,19 +82,19 @@ export class LayerNorm extends Layer {
 
   forward(x: Tensor): Tensor {
     const out = x.empty(x.shape)
-    x.kernels.layerNorm(out, x, loaded(this.#weight), this.#bias, this.#eps)
+    x.kernels.layerNorm(out, x, loaded(this.#weight, this), this.#bias, this.#eps)
     return out
   }
 
   /** residual += x; x = norm(residual); returns x. */
   addTo(residual: Tensor, x: Tensor): Tensor {
     x.kernels.add(residual, residual, x)
-    x.kernels.layerNorm(x, residual, loaded(this.#weight), this.#bias, this.#eps)
+    x.kernels.layerNorm(x, residual, loaded(this.#weight, this), this.#bias, this.#eps)
     return x
   }
 }
 
-function loaded(weight: Tensor | undefined): Tensor {
-  if (!weight) throw layersError('BAD_LAYER', 'a norm was used before the model was materialised')
+function loaded(weight: Tensor | undefined, norm: Layer): Tensor {
+  if (!weight) throw notMaterialized(norm)
   return weight
 }

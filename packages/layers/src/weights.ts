@@ -22,6 +22,12 @@ export class WeightMap {
   readonly #filled = new Set<WeightSlot>()
   readonly #optional = new Set<string>()
   readonly #finalizers: (() => void)[] = []
+  #isFilled = false
+
+  /** Whether everything that is expected has been read. */
+  get isFilled(): boolean {
+    return this.#isFilled
+  }
 
   expect(name: string, slot: WeightSlot): void {
     const list = this.slots.get(name)
@@ -80,13 +86,16 @@ export class WeightMap {
             `${name} has the shape [${array.shape}] in the checkpoint; config.json makes it [${slot.shape}]`,
           )
         }
-        slot.write(narrowed(array, slot.from))
+        if (this.#filled.has(slot))
+          throw layersError('WEIGHT_NAMES', `${name} was given twice. A loadWeights that maps names gives each of them once.`)
+        if (slot.from.every((range) => range.length > 0)) slot.write(narrowed(array, slot.from))
         this.#filled.add(slot)
       }
     }
     const missing = [...this.slots].filter(([, slots]) => slots.some((s) => !this.#filled.has(s))).map(([name]) => name)
     if (missing.length || unexpected.length) throw layersError('WEIGHT_NAMES', mismatch(missing, unexpected))
     for (const finalize of this.#finalizers) finalize()
+    this.#isFilled = true
   }
 }
 

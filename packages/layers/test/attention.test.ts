@@ -111,9 +111,10 @@ test('slopes of a head count between powers of two', () => {
 test('a step without its cache is an error, and heads have to divide', () => {
   const b = bench()
   const attn = new Attention({ heads: 2, kvHeads: 2, headDim: DIM })
+  materialize(Block.of({ attn }), b.env)
   const x = b.floats(new Float32Array(2 * DIM), [1, 2, DIM])
   expect(() => attn.forward(x, x, x, { kvCaches: [], attnMetadata: [] } as Partial<Step> as Step)).toThrow(
-    /no paged cache for attention layer -1/,
+    /^attn: the step has no paged cache for attention layer -1/,
   )
   expect(() => new Attention({ heads: 6, kvHeads: 4, headDim: 8 })).toThrow(/6 heads cannot share 4 key heads/)
 })

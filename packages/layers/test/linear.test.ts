@@ -1,9 +1,18 @@
 import { type Communicator, singleRank } from '@aphrodite/tensor'
 import { lockstep, Random } from '@aphrodite/testing'
 import { describe, expect, test } from 'vitest'
-import { ColumnParallelLinear, MergedColumnParallelLinear, QKVParallelLinear, ReplicatedLinear, RowParallelLinear } from '../src/linear.ts'
+import {
+  ColumnParallelLinear,
+  MergedColumnParallelLinear,
+  ReplicatedLinear,
+  RowParallelLinear,
+  type RowParallelOptions,
+} from '../src/linear.ts'
+import type { Layer } from '../src/module.ts'
+import { QKVParallelLinear } from '../src/qkv.ts'
 import type { LinearMethod } from '../src/quantization/method.ts'
 import { unquantizedMethod } from '../src/quantization/unquantized.ts'
+import { headShare, shareOf } from '../src/sharding.ts'
 import { type Bench, Block, bench, checkpoint, materialize, read, times, valuesOf, worst } from './harness.ts'
 
 const TOKENS = 3
@@ -126,12 +135,125 @@ describe.each([1, 2, 4])('on %i ranks', (size) => {
   })
 })
 
-test('what cannot be shared says so by name', () => {
+/** Rank by rank: where its heads, or features, start and end. */
+const spans = (size: number, of: (ranks: { rank: number; size: number }) => { start: number; length: number }) =>
+  Array.from({ length: size }, (_, rank) => of({ rank, size })).map(({ start, length }) => [start, start + length])
+
+describe('shares that do not divide', () => {
+  test('are whole groups of a key head, or parts of one', () => {
+    const of = (heads: number, kvHeads: number, size: number) =>
+      (['heads', 'kvHeads'] as const).map((kind) => spans(size, (ranks) => headShare('', { heads, kvHeads }, ranks)[kind]))
+    // biome-ignore format: one rank a column
+    expect(of(6, 3, 2)).toEqual([[[0, 4], [4, 6]], [[0, 2], [2, 3]]])
+    // biome-ignore format: one rank a column
+    expect(of(8, 1, 3)).toEqual([[[0, 3], [3, 6], [6, 8]], [[0, 1], [0, 1], [0, 1]]])
+    // biome-ignore format: one rank a column
+    expect(of(8, 2, 3)).toEqual([[[0, 2], [2, 4], [4, 8]], [[0, 1], [0, 1], [1, 2]]])
+    // biome-ignore format: one rank a column
+    expect(of(4, 2, 4)).toEqual([[[0, 1], [1, 2], [2, 3], [3, 4]], [[0, 1], [0, 1], [1, 2], [1, 2]]])
+  })
+
+  test('of heads cover each once, each beside its own key head, for every size up to the heads', () => {
+    for (const [heads, kvHeads] of [
+      [12, 3],
+      [7, 7],
+      [14, 2],
+      [15, 5],
+      [9, 1],
+    ] as const)
+      for (let size = 1; size <= heads; size++) {
+        let next = 0
+        for (let rank = 0; rank < size; rank++) {
+          const share = headShare('', { heads, kvHeads }, { rank, size })
+          expect(share.heads.start).toBe(next)
+          next += share.heads.length
+          expect(share.heads.length % share.kvHeads.length).toBe(0)
+          const each = share.heads.length / share.kvHeads.length
+          for (let i = 0; i < share.heads.length; i++)
+            expect(Math.floor((share.heads.start + i) / (heads / kvHeads))).toBe(share.kvHeads.start + Math.floor(i / each))
+        }
+        expect(next).toBe(heads)
+      }
+  })
+
+  test('of features are aligned where that keeps them near each other, and whole units where these are given', () => {
+    expect(spans(3, (ranks) => shareOf('', 11008, undefined, ranks))).toEqual([
+      [0, 3712],
+      [3712, 7360],
+      [7360, 11008],
+    ]) // units of 64
+    expect(spans(3, (ranks) => shareOf('', 128, undefined, ranks))).toEqual([
+      [0, 44],
+      [44, 88],
+      [88, 128],
+    ]) // of 4
+    expect(spans(2, (ranks) => shareOf('', 35, undefined, ranks))).toEqual([
+      [0, 18],
+      [18, 35],
+    ])
+    expect(spans(2, (ranks) => shareOf('', 100, undefined, ranks))).toEqual([
+      [0, 50],
+      [50, 100],
+    ])
+    expect(spans(2, (ranks) => shareOf('', 96, 32, ranks))).toEqual([
+      [0, 64],
+      [64, 96],
+    ])
+  })
+
+  test.each([2, 3, 4])('are multiplied, gathered and summed on %i ranks', (size) => {
+    const odd = checkpoint({ 'up.weight': [10, K], 'gate.weight': [7, K], 'down.weight': [5, 10], 'down.bias': [5] }, 3)
+    const up = times(x, valuesOf(odd, 'up.weight'), K)
+    const gate = times(x, valuesOf(odd, 'gate.weight'), K)
+    const down = times(Float32Array.from(up), valuesOf(odd, 'down.weight'), 10, valuesOf(odd, 'down.bias'))
+    const outs = ranks(size, (b) => {
+      const m = Block.of({
+        up: new ColumnParallelLinear(K, 10),
+        down: new RowParallelLinear(10, 5, { bias: true }),
+        both: new MergedColumnParallelLinear(K, { up: 10, gate: 7 }, { gatherOutput: true }),
+      })
+      materialize(m, b.env).fill(odd)
+      const input = b.floats(x, [TOKENS, K])
+      return [read(m.down.forward(m.up.forward(input))), read(m.both.forward(input))]
+    })
+    for (const [summed, gathered] of outs) {
+      expect(worst(summed!, down)).toBeLessThan(CLOSE)
+      expect(worst(columns(gathered!, 17, 0, 10), up)).toBeLessThan(CLOSE)
+      expect(worst(columns(gathered!, 17, 10, 7), gate)).toBeLessThan(CLOSE)
+    }
+  })
+})
+
+test('what cannot be shared says so by name, and which sizes would do', () => {
   const rank = { ...singleRank, size: 4 }
-  const build = (layer: RowParallelLinear | QKVParallelLinear) => () => materialize(Block.of({ oProj: layer }), bench(rank).env)
-  expect(build(new RowParallelLinear(10, 8))).toThrow(/^o_proj: 10 units of 1 features cannot be shared by 4 ranks\..*divides 10/)
-  expect(build(new QKVParallelLinear(8, { heads: 12, kvHeads: 3, headDim: 2 }))).toThrow(/^o_proj: 3 units of 2 features/)
+  const build = (layer: Layer) => () => materialize(Block.of({ oProj: layer }), bench(rank).env)
+  expect(build(new RowParallelLinear(3, 8))).toThrow(
+    /^o_proj: 3 features cannot be shared by 4 ranks\. Take a tensor parallel size of at most 3/,
+  )
+  expect(build(new ColumnParallelLinear(8, 96, { unit: 32 }))).toThrow(/^o_proj: 96 features in units of 32 cannot/)
+  expect(build(new QKVParallelLinear(8, { heads: 3, kvHeads: 3, headDim: 2 }))).toThrow(
+    /^o_proj: 3 heads cannot be shared by 4 ranks.*at most 3/,
+  )
   expect(() => new ReplicatedLinear(8, 2.5)).toThrow(/2.5 features/)
+  expect(() => new ColumnParallelLinear(8, 10, { unit: 4 })).toThrow(/10 features.*units of 4/)
+  expect(() => new RowParallelLinear(10, 8, { heads: { heads: 4, kvHeads: 2 } })).toThrow(/10 features are not a multiple of 4 heads/)
+  expect(() => new QKVParallelLinear(8, { heads: 4, kvHeads: 3, headDim: 2 })).toThrow(/4 heads cannot share 3 key heads/)
+})
+
+test('a row-parallel layer that is shared otherwise than its input says so, and how to mend it', () => {
+  const shape = { heads: 6, kvHeads: 3, headDim: 2 }
+  const run = (options: RowParallelOptions) =>
+    ranks(2, (b) => {
+      const m = Block.of({ qkvProj: new QKVParallelLinear(K, shape), oProj: new RowParallelLinear(12, 5, options) })
+      materialize(m, b.env)
+      const { q } = m.qkvProj.heads(b.floats(x, [TOKENS, K]))
+      return m.oProj.forward(q.empty([TOKENS, q.dim(1) * q.dim(2)])).shape
+    })
+  expect(() => run({})).toThrow(/^o_proj: rank 0 of 2 holds 6 of 12 inputs, and was given \[3,8\].*`heads`/)
+  expect(run({ heads: shape })).toEqual([
+    [TOKENS, 5],
+    [TOKENS, 5],
+  ])
 })
 
 describe('the method of a layer', () => {

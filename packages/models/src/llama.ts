@@ -14,7 +14,7 @@ export class LlamaAttention extends L.Module {
   constructor(c: LlamaConfig, layer: number, rotary: L.RotaryEmbedding) {
     super()
     this.qkvProj = new L.QKVParallelLinear(c.hidden, c, { bias: c.qkvBias })
-    this.oProj = new L.RowParallelLinear(c.heads * c.headDim, c.hidden, { bias: c.outBias })
+    this.oProj = new L.RowParallelLinear(c.heads * c.headDim, c.hidden, { bias: c.outBias, heads: c })
     this.attn = new L.Attention({ ...c, window: c.windows[layer]! })
     this.rotary = rotary
   }
