@@ -6,12 +6,14 @@ import { fusedLinear, fusedLinearFits, type NativeFusedLinear } from './fused-li
 import { fusedNorms, fusedNormsFits, type NativeFusedNorms } from './fused-norms.ts'
 import { fuse } from './fusion.ts'
 import type { Entry } from './fusion-list.ts'
+import { isWorthwhile, stretchesOf } from './interpreter.ts'
+import { interpreterFits, makeInterpreter, type NativeInterpreter } from './interpreter-call.ts'
 import { Recorder } from './recorder.ts'
 import { isSameRegion, regionOf } from './regions.ts'
 import { changes, type Layout } from './step-accesses.ts'
 import { type Call, type Collective, launch, type StepOps } from './step-list.ts'
 
-export interface NativeCapture extends NativeFusedAttention, NativeFusedLinear, NativeFusedNorms {
+export interface NativeCapture extends NativeFusedAttention, NativeFusedLinear, NativeFusedNorms, NativeInterpreter {
   /** Ops are captured instead of done from here … */
   beginCapture(context: number): void
   /** … to here. keep 1: the graph's handle; 0: it is thrown away. */
@@ -67,20 +69,53 @@ export class StepCapture {
     const native = this.#native
     const context = this.#context
     const { entries } = fuse(this.#recorder.record(enqueue), { fits: this.fits, layout: this.#layout })
-    native.beginCapture(context)
+    // What one kernel does of it: its lists are made now, since a capture moves nothing to the device.
+    const lists = this.#interpreted(entries)
+    const release = () => {
+      for (const { list } of lists.values()) native.releaseInterpreter(context, list)
+    }
     let done = 0
     try {
-      for (const [i, { call }] of entries.entries()) {
-        if (call.op === 'fusedAttention') fusedAttention(native, context, isSettled(entries, i), ...call.args)
-        else launch(this.#ops, call)
+      native.beginCapture(context)
+      try {
+        for (let i = 0; i < entries.length; i++) {
+          const { call } = entries[i]!
+          const interpreted = lists.get(i)
+          if (interpreted) {
+            native.runInterpreter(context, interpreted.list)
+            i = interpreted.to - 1
+          } else if (call.op === 'fusedAttention') fusedAttention(native, context, isSettled(entries, i), ...call.args)
+          else launch(this.#ops, call)
+        }
+        done = 1
+      } finally {
+        // An unfinished graph is thrown away, and the error goes on.
+        if (done === 0) native.endCapture(context, 0)
       }
+      done = 0
+      const graph = native.endCapture(context, 1)
       done = 1
+      return {
+        replay: () => native.replay(context, graph),
+        release: () => {
+          native.releaseGraph(context, graph)
+          release()
+        },
+      }
     } finally {
-      // An unfinished graph is thrown away, and the error goes on.
-      if (done === 0) native.endCapture(context, 0)
+      if (done === 0) release()
     }
-    const graph = native.endCapture(context, 1)
-    return { replay: () => native.replay(context, graph), release: () => native.releaseGraph(context, graph) }
+  }
+
+  /** The stretches that the interpreter does and gains by, by their first entry. */
+  #interpreted(entries: readonly Entry[]): Map<number, { readonly list: number; readonly to: number }> {
+    const lists = new Map<number, { list: number; to: number }>()
+    if (!('makeInterpreter' in this.#native)) return lists
+    for (const stretch of stretchesOf(entries, interpreterFits(this.#native, this.#context))) {
+      const list = isWorthwhile(stretch, this.#layout) ? makeInterpreter(this.#native, this.#context, stretch) : undefined
+      if (list !== undefined) lists.set(stretch.from, { list, to: stretch.to })
+    }
+    return lists
   }
 }
 

@@ -58,7 +58,7 @@ export function fusedRotaryWriteFits(...[q, k, v, cache]: Parameters<FusedOps['f
 
 const MOST_HEAD_DIM = 1024
 
-function attentionNumbers(
+export function attentionNumbers(
   settled: boolean,
   out: Tensor,
   q: Tensor,

@@ -11,9 +11,12 @@ export interface NativeFusedLinear {
 
 /** `FusedOps.fusedLinear`. */
 export function fusedLinear(native: NativeFusedLinear, context: number, ...call: Parameters<FusedOps['fusedLinear']>): void {
+  native.fusedLinear(context, ...linearNumbers(...call))
+}
+
+export function linearNumbers(...call: Parameters<FusedOps['fusedLinear']>): number[] {
   const [out, x, weight, { bias, norm, residual, activation }] = call
-  native.fusedLinear(
-    context,
+  return [
     ...matrixNumbers(out),
     ...matrixNumbers(x),
     weight.address,
@@ -26,7 +29,7 @@ export function fusedLinear(native: NativeFusedLinear, context: number, ...call:
     norm?.weightOffset ?? 0,
     residual ? 1 : 0,
     activation ? ACTIVATION_CODE[activation] : -1,
-  )
+  ]
 }
 
 /** Whether there is a kernel for these arguments that gains something. */

@@ -8,6 +8,7 @@
 #include <cmath>
 #include "attention_decode.h"
 #include "attention_prefill.h"
+#include "fused_calls.h"
 #include "op.h"
 #include "rotary.h"
 
@@ -219,6 +220,11 @@ void FusedRotaryWrite(Args& a) {
 }
 
 }  // namespace
+
+FusedAttentionCall fusedAttentionCall(Args& a) {
+  const FusedCall f = fusedOf(a);
+  return {f.attention, f.qkv};
+}
 
 void InitAttention(Napi::Env env, Napi::Object exports) {
   add<Rotary>(env, exports, "rotary");

@@ -1,4 +1,5 @@
 // Products with what stands beside them done by the same kernel: a norm before, an activation or the residual sum behind.
+#include "fused_calls.h"
 #include "linear.h"
 #include "linear_small.h"
 #include "op.h"
@@ -95,6 +96,8 @@ Napi::Value FusedLinearBy(Args& a) {
 }
 
 }  // namespace
+
+SmallLinear fusedLinearCall(Args& a) { return fusedCall(a); }
 
 void InitFusedLinear(Napi::Env env, Napi::Object exports) {
   add<FusedLinear>(env, exports, "fusedLinear");

@@ -61,6 +61,8 @@ class Staging {
 struct Reads;
 /// Captured graphs (graph.cc).
 struct Graphs;
+/// Lists of ops that one kernel walks (interpreter.h).
+struct Interpreters;
 /// cuBLASLt, opened at run time; absent where there is none (blas.cc).
 struct Blas;
 
@@ -85,6 +87,7 @@ struct Context {
   std::unique_ptr<Staging> staging;
   std::unique_ptr<Reads> reads;
   std::unique_ptr<Graphs> graphs;
+  std::unique_ptr<Interpreters> interpreters;
   std::unique_ptr<Blas> blas;
 
   /// Memory for one op at a time, there from the start so that captured graphs may hold its address. Ops of a stream follow one

@@ -2,6 +2,7 @@
 #include <string.h>
 #include "blas.h"
 #include "graphs.h"
+#include "interpreter.h"
 #include "reads.h"
 
 void use(const Context& context) {
@@ -30,6 +31,7 @@ Context::Context(int device) : device(device) {
     staging = std::make_unique<Staging>(size_t(32) << 20);
     reads = std::make_unique<Reads>();
     graphs = std::make_unique<Graphs>();
+    interpreters = std::make_unique<Interpreters>();
     blas = openBlas(*this);
   } catch (...) {
     cudaStreamDestroy(stream);
@@ -41,6 +43,7 @@ Context::~Context() {
   cudaSetDevice(device);
   cudaStreamSynchronize(stream);
   graphs.reset();
+  interpreters.reset();
   reads.reset();
   blas.reset();
   cudaStreamDestroy(stream);
