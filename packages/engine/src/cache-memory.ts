@@ -1,5 +1,5 @@
 import type { CacheSpec, LayerCache, PagedSpec, StateSpec } from '@aphrodite/layers'
-import { Arena, type Device, type FloatDType, PAGE_TOKENS, PagedCache, product, sizeOf, type Tensor } from '@aphrodite/tensor'
+import { Arena, type CacheDType, type Device, PAGE_TOKENS, PagedCache, product, sizeOf, type Tensor } from '@aphrodite/tensor'
 import { CacheGroups } from './cache-groups.ts'
 import { engineError, grouped } from './errors.ts'
 import { blocksPerSequence, PagedGroup } from './paged-group.ts'
@@ -27,7 +27,7 @@ export interface CacheLimits {
 }
 
 /** One group for each distinct kind and window, full attention first: its misses are the cheapest to find. */
-export function planGroups(specs: readonly CacheSpec[], device: Device, dtype: FloatDType): GroupPlan[] {
+export function planGroups(specs: readonly CacheSpec[], device: Device, dtype: CacheDType): GroupPlan[] {
   const found = new Map<string, { kind: 'paged' | 'state'; window: number; layers: number[]; blockBytes: number }>()
   for (const [layer, spec] of specs.entries()) {
     const window = spec.kind === 'paged' ? spec.window : 0
@@ -86,7 +86,7 @@ export function allocateCaches(
   plans: readonly GroupPlan[],
   blocks: readonly number[],
   device: Device,
-  dtype: FloatDType,
+  dtype: CacheDType,
   limits: { readonly maxModelLen: number; readonly maxNumBatchedTokens: number; readonly enablePrefixCaching: boolean },
 ): { arena: Arena; groups: CacheGroups; kvCaches: LayerCache[] } {
   const arena = new Arena(device, 1)
@@ -100,7 +100,7 @@ export function allocateCaches(
   return { arena, groups: new CacheGroups(groups, limits.enablePrefixCaching), kvCaches }
 }
 
-function layerCache(spec: CacheSpec, group: number, blocks: number, arena: Arena, dtype: FloatDType): LayerCache {
+function layerCache(spec: CacheSpec, group: number, blocks: number, arena: Arena, dtype: CacheDType): LayerCache {
   if (spec.kind === 'paged') {
     const shape = pageShape(spec, dtype)
     const address = arena.reserve(blocks * arena.device.pageBytes(shape))
@@ -134,5 +134,5 @@ export function ledgerOf(
   }
 }
 
-const pageShape = (spec: PagedSpec, dtype: FloatDType) => ({ kvHeads: spec.kvHeads, keyDim: spec.keyDim, valueDim: spec.valueDim, dtype })
+const pageShape = (spec: PagedSpec, dtype: CacheDType) => ({ kvHeads: spec.kvHeads, keyDim: spec.keyDim, valueDim: spec.valueDim, dtype })
 const stateBytes = (spec: StateSpec): number => Object.values(spec.tensors).reduce((sum, t) => sum + product(t.shape) * sizeOf(t.dtype), 0)

@@ -1,4 +1,4 @@
-import { didYouMean, type FloatDType } from '@aphrodite/tensor'
+import { CACHE_DTYPES, type CacheDType, didYouMean } from '@aphrodite/tensor'
 import { engineError } from './errors.ts'
 
 /** How an engine is sized. Everything has a default. */
@@ -15,7 +15,7 @@ export interface EngineOptions {
   /** Of the device's free memory, once the weights are loaded. (0, 1] */
   readonly memoryFraction: number
   /** The type of keys and values in the cache. */
-  readonly cacheDtype: FloatDType
+  readonly cacheDtype: CacheDType
   /** Tokens that end an answer by themselves. */
   readonly eosTokenIds: readonly number[]
   /** The greatest `n` of a request. */
@@ -77,7 +77,7 @@ const CHECKS: Readonly<Record<keyof EngineOptions, Check>> = {
   enablePrefixCaching: (v) => (typeof v === 'boolean' ? undefined : 'should be true or false'),
   kvCacheBytes: orNull(count(1, 2 ** 50)),
   memoryFraction: (v) => (typeof v === 'number' && v > 0 && v <= 1 ? undefined : 'should be more than 0 and at most 1'),
-  cacheDtype: (v) => (v === 'f32' || v === 'f16' || v === 'bf16' ? undefined : 'should be one of f32, f16, bf16'),
+  cacheDtype: (v) => (CACHE_DTYPES.includes(v as CacheDType) ? undefined : `should be one of ${CACHE_DTYPES.join(', ')}`),
   eosTokenIds: (v) =>
     Array.isArray(v) && v.every((id) => Number.isSafeInteger(id) && id >= 0) ? undefined : 'should be a list of token ids',
   maxAnswers: count(1, 65536),

@@ -17,6 +17,8 @@ INLINE bool isReal(DType t) { return isFloat(t) || (int(t) >= int(DType::f8e4m3)
 
 struct Bf16 { uint16_t bits; };
 struct F16 { uint16_t bits; };
+struct F8e4m3 { uint8_t bits; };
+struct F8e5m2 { uint8_t bits; };
 
 INLINE float bitsToFloat(uint32_t u) {
   float f;
@@ -68,6 +70,23 @@ INLINE float f8e4m3ToFloat(uint8_t v) {
   return bitsToFloat(sign | ((magnitude << 20) + (120u << 23)));
 }
 INLINE float f8e5m2ToFloat(uint8_t v) { return halfToFloat(uint16_t(v << 8)); }
+/// To nearest, ties to even; what is beyond the greatest finite value becomes that; a NaN stays one. `mantissa`: stored bits;
+/// `least`: the exponent of the least normal number; `most`: the bits of the greatest finite value.
+INLINE uint8_t floatToByte(float f, int mantissa, int least, uint32_t most) {
+  const uint32_t u = floatToBits(f), sign = u >> 24 & 0x80, a = u & 0x7fffffff;
+  if (a > 0x7f800000) return uint8_t(sign | 0x7f);
+  uint32_t bits;
+  if (a < uint32_t(127 + least) << 23) {  // the addition rounds to a multiple of the least subnormal number
+    const float magic = bitsToFloat(uint32_t(127 + least - mantissa + 23) << 23);
+    bits = floatToBits(bitsToFloat(a) + magic) - floatToBits(magic);
+  } else {
+    const int drop = 23 - mantissa;
+    bits = ((a - (uint32_t(127 + least - 1) << 23)) + ((1u << (drop - 1)) - 1) + (a >> drop & 1)) >> drop;
+  }
+  return uint8_t(sign | (bits < most ? bits : most));
+}
+INLINE uint8_t floatToF8e4m3(float f) { return floatToByte(f, 3, -6, 0x7e); }
+INLINE uint8_t floatToF8e5m2(float f) { return floatToByte(f, 2, -14, 0x7b); }
 
 INLINE float load(const float* p) { return *p; }
 INLINE float load(const Bf16* p) { return bf16ToFloat(p->bits); }
@@ -75,6 +94,8 @@ INLINE float load(const F16* p) { return halfToFloat(p->bits); }
 INLINE void store(float* p, float f) { *p = f; }
 INLINE void store(Bf16* p, float f) { p->bits = floatToBf16(f); }
 INLINE void store(F16* p, float f) { p->bits = floatToHalf(f); }
+INLINE void store(F8e4m3* p, float f) { p->bits = floatToF8e4m3(f); }
+INLINE void store(F8e5m2* p, float f) { p->bits = floatToF8e5m2(f); }
 
 /// Any real type as f32 (f64 is rounded).
 INLINE float loadReal(DType t, const char* p) {

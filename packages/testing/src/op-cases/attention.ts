@@ -1,5 +1,7 @@
 import {
   type AttentionOptions,
+  CACHE_DTYPES,
+  type CacheDType,
   type Device,
   type FloatDType,
   PAGE_TOKENS,
@@ -121,8 +123,16 @@ const ATTENTION: readonly AttentionCase[] = [
   },
 ]
 
+/** Caches of 8-bit floats: every head size, since each has products of its own, and everything that changes scores. */
+const EIGHT_BIT: readonly AttentionCase[] = [
+  ...[32, 64, 80, 96, 112, 128, 192, 256].map((keyDim) => ({ label: 'mixed', sequences: MIXED, heads: 4, kvHeads: 2, keyDim })),
+  { label: 'decode', sequences: DECODE, heads: 8, kvHeads: 1, keyDim: 64 },
+  { label: 'decode', sequences: DECODE, heads: 24, kvHeads: 2, keyDim: 128, strided: true },
+  ...ATTENTION.filter(({ label }) => ['prefill', 'window 64', 'soft cap', 'ALiBi', 'sinks in a window', 'long'].includes(label)),
+]
+
 /** A cache with every sequence's tokens in it, the pages in a shuffled order, the last tokens of each to be written by the call. */
-function fillCache(memory: CaseMemory, device: Device, c: AttentionCase, dtype: FloatDType, cacheDtype: FloatDType) {
+function fillCache(memory: CaseMemory, device: Device, c: AttentionCase, dtype: FloatDType, cacheDtype: CacheDType) {
   const { kvHeads, keyDim, valueDim = keyDim } = c
   const pagesOf = ([cached, fresh]: Sequence) => Math.ceil((cached + fresh) / PAGE_TOKENS)
   const total = c.sequences.reduce((sum, s) => sum + pagesOf(s), 1)
@@ -172,13 +182,18 @@ function fillCache(memory: CaseMemory, device: Device, c: AttentionCase, dtype: 
 }
 
 /** Averages of values: the error follows the size of the values, which is near that of the largest averages. */
-function averaged(dtype: FloatDType, cacheDtype: FloatDType): Tolerance {
+function averaged(dtype: FloatDType, cacheDtype: CacheDType): Tolerance {
+  if (cacheDtype === 'f8e4m3' || cacheDtype === 'f8e5m2') {
+    const reason =
+      'units that multiply half-width floats take 8-bit floats as f16, which holds them, and queries and probabilities rounded to it'
+    return { ...rounded(dtype, 4, 2 ** -9), reason }
+  }
   if (dtype !== cacheDtype || dtype === 'f32') return rounded(dtype, 4, 1e-5)
   const reason = 'units that multiply half-width floats take probabilities rounded to them: by 2^-9 of each at most for bf16, 2^-12 for f16'
   return { ...rounded(dtype, 4, dtype === 'bf16' ? 2 ** -6 : 2 ** -9), reason }
 }
 
-function attention(op: 'pagedAttention' | 'writeCache', c: AttentionCase, dtype: FloatDType, cacheDtype: FloatDType): OpCase {
+function attention(op: 'pagedAttention' | 'writeCache', c: AttentionCase, dtype: FloatDType, cacheDtype: CacheDType): OpCase {
   const { heads, kvHeads, keyDim, valueDim = keyDim } = c
   return {
     op,
@@ -211,9 +226,11 @@ export const ATTENTION_CASES: readonly OpCase[] = [
     attention('pagedAttention', c, 'f32', 'bf16'),
     attention('pagedAttention', c, 'bf16', 'f32'),
   ]),
+  ...FLOATS.flatMap((dtype) => EIGHT_BIT.map((c) => attention('pagedAttention', c, dtype, 'f8e4m3'))),
+  ...EIGHT_BIT.map((c) => attention('pagedAttention', c, 'bf16', 'f8e5m2')),
   // What writeCache wrote can only be seen through attention: a context of one token gives its value, a longer one weighs keys.
   ...FLOATS.flatMap((dtype) =>
-    FLOATS.map((cacheDtype) =>
+    CACHE_DTYPES.map((cacheDtype) =>
       attention(
         'writeCache',
         { label: 'short', sequences: DECODE.slice(0, 4), heads: 2, kvHeads: 2, keyDim: 17, strided: true },

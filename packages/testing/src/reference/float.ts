@@ -54,3 +54,35 @@ export function fromF16(bits: number): number {
   if (exponent === 31) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY
   return exponent === 0 ? sign * fraction * power(-24) : sign * (1 + fraction / 1024) * power(exponent - 15)
 }
+
+/** Exponent bias, stored bits of the fraction and the greatest finite value of an OCP 8-bit float. e4m3 has no infinity. */
+interface ByteFloat {
+  readonly bias: number
+  readonly mantissa: number
+  readonly most: number
+}
+const E4M3: ByteFloat = { bias: 7, mantissa: 3, most: 448 }
+const E5M2: ByteFloat = { bias: 15, mantissa: 2, most: 57344 }
+
+/** The bits of the 8-bit float nearest to x; ties to even; the greatest finite value for what is beyond it. */
+function toByte(x: number, { bias, mantissa, most }: ByteFloat): number {
+  if (Number.isNaN(x)) return 0x7f
+  const sign = x < 0 || Object.is(x, -0) ? 0x80 : 0
+  const r = Math.min(most, roundTo(Math.min(Math.abs(x), most), mantissa, 1 - bias))
+  if (r < power(1 - bias)) return sign | (r * power(bias - 1 + mantissa))
+  f64[0] = r
+  const exponent = ((f64Words[HIGH]! >>> 20) & 0x7ff) - 1023
+  return sign | ((exponent + bias) << mantissa) | ((r / power(exponent) - 1) * 2 ** mantissa)
+}
+
+function fromByte(bits: number, { bias, mantissa }: ByteFloat): number {
+  const sign = bits & 0x80 ? -1 : 1
+  const exponent = (bits & 0x7f) >>> mantissa
+  const fraction = (bits & ((1 << mantissa) - 1)) / 2 ** mantissa
+  return exponent === 0 ? sign * fraction * power(1 - bias) : sign * (1 + fraction) * power(exponent - bias)
+}
+
+export const toE4m3 = (x: number): number => toByte(x, E4M3)
+export const fromE4m3 = (bits: number): number => ((bits & 0x7f) === 0x7f ? Number.NaN : fromByte(bits, E4M3))
+export const toE5m2 = (x: number): number => toByte(x, E5M2)
+export const fromE5m2 = (bits: number): number => fromF16(bits << 8)

@@ -1,6 +1,6 @@
-import { ALIGNMENT, type DType, type MemoryInfo, sizeOf, tensorError } from '@aphrodite/tensor'
+import { ALIGNMENT, type CacheDType, type DType, type MemoryInfo, sizeOf, tensorError } from '@aphrodite/tensor'
 import { testingError } from '../errors.ts'
-import { fromBf16, fromF16, toBf16, toF16 } from './float.ts'
+import { fromBf16, fromE4m3, fromE5m2, fromF16, toBf16, toE4m3, toE5m2, toF16 } from './float.ts'
 
 interface Slab {
   readonly address: number
@@ -8,11 +8,14 @@ interface Slab {
   readonly buffer: ArrayBuffer
 }
 
-/** The dtypes that elements are read and written in. */
+/** The dtypes that elements of a tensor are read and written in. */
 export type ElementDType = 'f32' | 'f16' | 'bf16' | 'i32' | 'u8'
 
 export const isElement = (dtype: DType): dtype is ElementDType =>
   dtype === 'f32' || dtype === 'f16' || dtype === 'bf16' || dtype === 'i32' || dtype === 'u8'
+
+/** Those of a cache too. */
+type StoredDType = ElementDType | CacheDType
 
 /** A made-up address space: ArrayBuffers, each with an address that nothing else has and a gap behind it. */
 export class ReferenceMemory {
@@ -65,7 +68,7 @@ export class ReferenceMemory {
   }
 
   /** `count` elements of one dtype from an address on. */
-  elements(address: number, dtype: ElementDType, count: number): Elements {
+  elements(address: number, dtype: StoredDType, count: number): Elements {
     const bytes = count * sizeOf(dtype)
     const slab = this.#slabOf(address, bytes)
     return elementsOf(slab.buffer, address - slab.address, dtype, count)
@@ -88,14 +91,19 @@ export class ReferenceMemory {
 /** Elements of one dtype as numbers. */
 export interface Elements {
   get(i: number): number
-  /** Rounds to the dtype, to nearest even. */
+  /** Rounds to the dtype, to nearest even; 8-bit floats saturate. */
   set(i: number, value: number): void
 }
 
-export function elementsOf(buffer: ArrayBufferLike, offset: number, dtype: ElementDType, count: number): Elements {
+export function elementsOf(buffer: ArrayBufferLike, offset: number, dtype: StoredDType, count: number): Elements {
   if (dtype === 'bf16' || dtype === 'f16') {
     const bits = new Uint16Array(buffer, offset, count)
     const [from, to] = dtype === 'bf16' ? [fromBf16, toBf16] : [fromF16, toF16]
+    return { get: (i) => from(bits[i]!), set: (i, value) => (bits[i] = to(value)) }
+  }
+  if (dtype === 'f8e4m3' || dtype === 'f8e5m2') {
+    const bits = new Uint8Array(buffer, offset, count)
+    const [from, to] = dtype === 'f8e4m3' ? [fromE4m3, toE4m3] : [fromE5m2, toE5m2]
     return { get: (i) => from(bits[i]!), set: (i, value) => (bits[i] = to(value)) }
   }
   const array =
