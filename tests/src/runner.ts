@@ -1,13 +1,5 @@
-import {
-  type AttentionMetadata,
-  type CausalLM,
-  cachingLayers,
-  type Env,
-  type LayerCache,
-  type PagedSpec,
-  type Step,
-  unquantized,
-} from '@aphrodite/layers'
+import { type AttentionMetadata, type CausalLM, type Env, type LayerCache, type PagedSpec, type Step, unquantized } from '@aphrodite/layers'
+import { cachingLayers } from '@aphrodite/layers/internal'
 import {
   Arena,
   type Communicator,

@@ -1,13 +1,6 @@
-import {
-  type CacheSpec,
-  type CausalLM,
-  checkedForward,
-  checkedLogits,
-  checkNothingKept,
-  type LayerCache,
-  watchedDevice,
-} from '@aphrodite/layers'
-import { type Device, type CacheDType, measuringDevice, PagedCache, Workspace } from '@aphrodite/tensor'
+import type { CacheSpec, CausalLM, LayerCache } from '@aphrodite/layers'
+import { checkedForward, checkedLogits, checkNothingKept, watchedDevice } from '@aphrodite/layers/internal'
+import { type CacheDType, type Device, measuringDevice, PagedCache, Workspace } from '@aphrodite/tensor'
 import { BatchBuilder, withLogitRows } from './batch.ts'
 import { CacheGroups, PageTable } from './cache-groups.ts'
 import type { GroupPlan } from './cache-memory.ts'

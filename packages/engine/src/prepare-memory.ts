@@ -1,4 +1,5 @@
-import { type CacheSpec, type CausalLM, cachingLayers } from '@aphrodite/layers'
+import type { CacheSpec, CausalLM } from '@aphrodite/layers'
+import { cachingLayers } from '@aphrodite/layers/internal'
 import type { Arena, Device } from '@aphrodite/tensor'
 import type { CacheGroups } from './cache-groups.ts'
 import { allocateCaches, type GroupPlan, ledgerOf, planGroups, sizeGroups } from './cache-memory.ts'

@@ -1,4 +1,5 @@
-import { type CausalLM, cachingLayers, type LayerCache, type PagedSpec, type Step, unquantized } from '@aphrodite/layers'
+import { type CausalLM, type LayerCache, type PagedSpec, type Step, unquantized } from '@aphrodite/layers'
+import { cachingLayers } from '@aphrodite/layers/internal'
 import {
   Arena,
   contiguousStrides,

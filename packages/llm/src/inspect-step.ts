@@ -1,9 +1,10 @@
 import { CudaDevice, type StepTrace, StepTracer } from '@aphrodite/kernels-cuda'
-import { type CacheSpec, type CausalLM, cachingLayers, type LayerCache, type Step } from '@aphrodite/layers'
+import type { CacheSpec, CausalLM, LayerCache, Step } from '@aphrodite/layers'
+import { cachingLayers } from '@aphrodite/layers/internal'
 import { readConfig, resolveModel } from '@aphrodite/loader'
-import { Arena, type Device, type FloatDType, PAGE_TOKENS, PagedCache, singleRank, type Tensor, Workspace } from '@aphrodite/tensor'
+import { Arena, type CacheDType, type Device, PAGE_TOKENS, PagedCache, singleRank, type Tensor, Workspace } from '@aphrodite/tensor'
 import { openDevice } from './devices.ts'
-import { chooseDType, DTYPE_NAME } from './dtype.ts'
+import { chooseCacheDType, chooseDType, DTYPE_NAME } from './dtype.ts'
 import { llmError } from './errors.ts'
 import { buildModel, describeModel } from './model-loading.ts'
 import { resolveOptions } from './options.ts'
@@ -50,7 +51,7 @@ export async function inspectStep(given: LLMOptions, { batch = 1, ...shape }: St
     const tracer = new StepTracer(gpu)
     const arena = new Arena(tracer.device)
     model.materialize({ device: tracer.device, arena, tp: singleRank, dtype, quantization, maxModelLen: context })
-    const trace = tracer.trace(decodeStep(model, tracer.device, arena, dtype, batch, context))
+    const trace = tracer.trace(decodeStep(model, tracer.device, arena, chooseCacheDType(options.kvCacheDtype, dtype), batch, context))
     return { ...trace, folder, device: (gpu ?? tracer.device).description, dtype: DTYPE_NAME[dtype], batch, context }
   } finally {
     gpu?.close()
@@ -67,7 +68,7 @@ function openGpu(options: Parameters<typeof openDevice>[0]): CudaDevice | undefi
 }
 
 /** What a captured decode step enqueues: tokens of the step before in, tokens out. */
-function decodeStep(model: CausalLM, device: Device, arena: Arena, dtype: FloatDType, batch: number, context: number): () => void {
+function decodeStep(model: CausalLM, device: Device, arena: Arena, dtype: CacheDType, batch: number, context: number): () => void {
   const workspace = new Workspace(device, 2 ** 45)
   const ints = (...shape: number[]): Tensor => workspace.empty(shape, 'i32')
   const floats = (): Tensor => workspace.empty([batch], 'f32')
@@ -110,7 +111,7 @@ function decodeStep(model: CausalLM, device: Device, arena: Arena, dtype: FloatD
 
 const groupOf = (spec: CacheSpec): string => (spec.kind === 'state' ? 'state' : `paged ${spec.window}`)
 
-function cacheOf(spec: CacheSpec, group: number, arena: Arena, dtype: FloatDType, batch: number, columns: number): LayerCache {
+function cacheOf(spec: CacheSpec, group: number, arena: Arena, dtype: CacheDType, batch: number, columns: number): LayerCache {
   if (spec.kind === 'state') {
     const tensors = Object.entries(spec.tensors).map(([name, t]) => [name, arena.empty([batch, ...t.shape], t.dtype)] as const)
     return { kind: 'state', group, tensors: Object.fromEntries(tensors) }

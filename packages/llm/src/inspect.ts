@@ -1,4 +1,4 @@
-import { cachingLayers } from '@aphrodite/layers'
+import { cachingLayers } from '@aphrodite/layers/internal'
 import { openCheckpoint, readConfig, resolveModel, type TensorInfo } from '@aphrodite/loader'
 import { Arena, measuringDevice, singleRank, sizeOf } from '@aphrodite/tensor'
 import { openDevice } from './devices.ts'

@@ -2,7 +2,6 @@ import {
   Attention,
   type CausalLM,
   ConfigReader,
-  createModel,
   type ModelDefinition,
   ParallelLMHead,
   type Quantization,
@@ -11,9 +10,10 @@ import {
   type WeightMap,
   walk,
 } from '@aphrodite/layers'
+import { createModel } from '@aphrodite/layers/internal'
 import { dummyTensors, type ModelConfig, openCheckpoint } from '@aphrodite/loader'
 import { ModelRegistry } from '@aphrodite/models'
-import { Arena, type Device, type FloatDType, measuringDevice, product, singleRank } from '@aphrodite/tensor'
+import { Arena, type Communicator, type Device, type FloatDType, measuringDevice, product, singleRank } from '@aphrodite/tensor'
 import { llmError } from './errors.ts'
 import type { ResolvedOptions } from './options.ts'
 
@@ -70,17 +70,23 @@ export function buildModel({ definition, original }: DescribedModel): CausalLM {
 }
 
 /** What a model's weights and tables take on a device: another one is materialised where nothing is allocated. */
-export function measureWeights(described: DescribedModel, device: Device, dtype: FloatDType, maxModelLen?: number): number {
+export function measureWeights(
+  described: DescribedModel,
+  device: Device,
+  dtype: FloatDType,
+  tp: Communicator = singleRank,
+  maxModelLen?: number,
+): number {
   const model = buildModel(described)
   const { quantization } = described
   const counting = measuringDevice(device)
   const arena = new Arena(counting)
-  model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization, maxModelLen: maxModelLen ?? model.maxModelLen })
+  model.materialize({ device: counting, arena, tp, dtype, quantization, maxModelLen: maxModelLen ?? model.maxModelLen })
   return arena.usedBytes
 }
 
 /**
- * Allocates the model on a device and fills it from its checkpoint, or with random numbers for `loadFormat: 'dummy'`. `bytes`:
+ * Allocates this rank's share of the model on a device and fills it from its checkpoint, or with random numbers for `loadFormat: 'dummy'`. `bytes`:
  * what it takes, to be had in one piece; left out, memory is taken bit by bit.
  */
 export function loadModel(
@@ -88,6 +94,7 @@ export function loadModel(
   { quantization }: DescribedModel,
   device: Device,
   dtype: FloatDType,
+  tp: Communicator,
   folder: string,
   options: ResolvedOptions,
   say: (message: string) => void,
@@ -96,7 +103,7 @@ export function loadModel(
   const arena = new Arena(device, bytes)
   try {
     const maxModelLen = options.maxModelLen ?? model.maxModelLen
-    const weights = model.materialize({ device, arena, tp: singleRank, dtype, quantization, maxModelLen })
+    const weights = model.materialize({ device, arena, tp, dtype, quantization, maxModelLen })
     if (options.loadFormat === 'dummy') {
       say('weights: random numbers')
       weights.fill(dummyTensors(expectedOf(weights), dtype, options.seed ?? 0)) // by the model's names, not by a checkpoint's

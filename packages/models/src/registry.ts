@@ -1,4 +1,5 @@
-import { type CausalLM, ConfigReader, createModel, type ModelDefinition } from '@aphrodite/layers'
+import { type CausalLM, ConfigReader, type ModelDefinition } from '@aphrodite/layers'
+import { createModel } from '@aphrodite/layers/internal'
 import { nearest } from '@aphrodite/tensor'
 import { ARCHITECTURES } from './architectures.ts'
 import { definitionOf, type Model, pick } from './definition.ts'
