@@ -57,7 +57,7 @@ void splitKeys(const Context& c, PrefillArgs& a, const PrefillShape& shape, int 
 bool prefillAttentionFits(const Context&, const AttentionCall& call) {
   const CacheLayout& cache = call.cache;
   const DType type = call.qType;
-  return (type == DType::bf16 || type == DType::f16) && call.outType == type && cache.dtype == int(type) && cache.keyDim <= 256 && cache.valueDim <= 256;
+  return (type == DType::bf16 || type == DType::f16) && call.outType == type && (cache.dtype == int(type) || cache.elementBytes == 1) && cache.keyDim <= 256 && cache.valueDim <= 256;
 }
 
 void prefillAttention(Context& c, const AttentionCall& call) {
@@ -79,6 +79,7 @@ void prefillAttention(Context& c, const AttentionCall& call) {
   a.vectorQ = vectors(call.q, call.qStride, a.cache.keyDim), a.vectorOut = vectors(call.out, call.outStride, a.cache.valueDim);
   const int64_t context = std::max<int64_t>(call.maxContextLength, 1);
   const PrefillShape shape{call.qType, call.tokens * call.group(), a.window ? std::min(context, int64_t(a.window) + call.maxQueryLength) : context};
+  if (a.cache.elementBytes == 1) return (call.qType == DType::bf16 ? prefillMmaBf16Bytes : prefillMmaF16Bytes)(c, a, shape);
   if (c.capability == 90 && (call.qType == DType::bf16 ? prefillWgmmaBf16 : prefillWgmmaF16)(c, a, shape)) return;
   (call.qType == DType::bf16 ? prefillMmaBf16 : prefillMmaF16)(c, a, shape);
 }

@@ -1,3 +1,3 @@
 #include "attention_prefill_mma.cuh"
 
-void prefillMmaBf16(Context& c, const PrefillArgs& a, const PrefillShape& shape) { prefillMma::startFor<bf16>(c, a, shape); }
+void prefillMmaBf16(Context& c, const PrefillArgs& a, const PrefillShape& shape) { prefillMma::startFor<bf16, false>(c, a, shape); }

@@ -17,6 +17,9 @@ void mergeSplits(Context& c, const PrefillArgs& a, DType type);
 
 void prefillMmaBf16(Context& c, const PrefillArgs& a, const PrefillShape& shape);
 void prefillMmaF16(Context& c, const PrefillArgs& a, const PrefillShape& shape);
+/// Over caches of 8-bit floats.
+void prefillMmaBf16Bytes(Context& c, const PrefillArgs& a, const PrefillShape& shape);
+void prefillMmaF16Bytes(Context& c, const PrefillArgs& a, const PrefillShape& shape);
 /// False: no such kernel for these sizes.
 bool prefillWgmmaBf16(Context& c, const PrefillArgs& a, const PrefillShape& shape);
 bool prefillWgmmaF16(Context& c, const PrefillArgs& a, const PrefillShape& shape);

@@ -1,10 +1,13 @@
 // Prefill attention with mma.sync: any device from sm_80 on. A block has four warps of MT · 16 rows each and goes over the keys
 // its rows see from the last to the first, 64 at a time. One buffer for keys and one for values: while the scores are computed
-// the values arrive, while the values are weighed the next keys; two blocks share a multiprocessor.
+// the values arrive, while the values are weighed the next keys; two blocks share a multiprocessor. 8-bit caches become the
+// queries' type on the way into those buffers, which is exact; the other block has the multiprocessor meanwhile.
 #pragma once
+#include "attention_generic_elements.cuh"
 #include "attention_prefill.cuh"
 #include "attention_prefill_launch.h"
 #include "launch.h"
+#include <type_traits>
 
 __device__ __forceinline__ void matrixLoad(uint32_t (&r)[4], uint32_t a) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(a) : "memory");
@@ -30,6 +33,14 @@ __device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_gro
 template <int n> __device__ __forceinline__ void copyWait() { asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory"); }
 
 namespace prefillMma {
+
+/// The lower two bytes as numbers of a 16-bit type, which holds them.
+template <class T> __device__ __forceinline__ uint32_t bytesTo(DType type, uint32_t v) {
+  const __half2_raw raw = __nv_cvt_fp8x2_to_halfraw2(__nv_fp8x2_storage_t(v), type == DType::f8e4m3 ? __NV_E4M3 : __NV_E5M2);
+  if (std::is_same<T, f16>::value) return uint32_t(raw.x) | uint32_t(raw.y) << 16;
+  const float2 f = __half22float2(__half2(raw));
+  return Pair<T>::pack(f.x, f.y);
+}
 
 constexpr int kThreads = 128, kKeys = 64, kPages = kKeys / kPageTokens;
 
@@ -65,7 +76,38 @@ template <int D> __device__ __forceinline__ void loadTile(uint32_t shared, const
   }
 }
 
-template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2) kernel(PrefillArgs a) {
+/// The same of 8-bit floats, which are there when this returns; `Batch` pieces are on their way at a time.
+template <class T, int D, int Batch> __device__ __forceinline__ void loadBytes(char* shared, DType type, const char* base, int64_t pageBytes, const int (&pages)[kPages], const PageRows& from, int valid) {
+  constexpr PageRows to(D, 2);
+  const int count = from.rowBytes / 16;
+  for (int first = threadIdx.x; first < kKeys * count; first += kThreads * Batch) {
+    uint4 v[Batch];
+#pragma unroll
+    for (int j = 0; j < Batch; j++) {
+      const int i = first + j * kThreads, token = i / count, c = i - token * count;
+      int page = pages[0];
+#pragma unroll
+      for (int p = 1; p < kPages; p++)
+        if (token >= p * kPageTokens) page = pages[p];
+      const bool there = i < kKeys * count && page >= 0 && token < valid;
+      v[j] = there ? *reinterpret_cast<const uint4*>(base + page * pageBytes + from.chunk(token & (kPageTokens - 1), c)) : uint4{};
+    }
+#pragma unroll
+    for (int j = 0; j < Batch; j++) {
+      const int i = first + j * kThreads, token = i / count, c = i - token * count;
+      if (i >= kKeys * count) break;
+      const uint32_t words[4] = {v[j].x, v[j].y, v[j].z, v[j].w};
+      uint32_t pairs[8];
+#pragma unroll
+      for (int h = 0; h < 8; h++) pairs[h] = bytesTo<T>(type, words[h / 2] >> h % 2 * 16);
+      *reinterpret_cast<uint4*>(shared + to.chunk(token, 2 * c)) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+      *reinterpret_cast<uint4*>(shared + to.chunk(token, 2 * c + 1)) = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+    }
+  }
+}
+
+/// Bytes: the cache's elements are 8-bit floats; else T.
+template <class T, int D, int MT, bool Bytes> __global__ void __launch_bounds__(kThreads, 2) kernel(PrefillArgs a) {
   constexpr int M = 64 * MT, kSteps = D / 16, kScoreTiles = kKeys / 8, kOutTiles = D / 8;
   constexpr PageRows rows(D, 2);
   extern __shared__ __align__(1024) char shared[];
@@ -91,12 +133,18 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
     for (int i = 0; i < kPages; i++) p[i] = n >= lowest ? pageOf(a, t, n * kPages + i) : -1;
   };
   pagesAt(pages, n), pagesAt(nextPages, n - 1);
-  if (keyRows.rowBytes != D * 2 || valueRows.rowBytes != D * 2) {
+  constexpr int kRowBytes = Bytes ? D : D * 2;
+  const DType type = DType(a.cache.dtype);
+  auto load = [&](uint32_t to, const char* base, const PageRows& from, int valid) {
+    if (Bytes) loadBytes<T, D, 4>(shared + (to - sharedQ), type, base, pageBytes, pages, from, valid);
+    else loadTile<D>(to, base, pageBytes, pages, from, valid);
+  };
+  if (keyRows.rowBytes != kRowBytes || valueRows.rowBytes != kRowBytes) {
     // Columns that the cache does not have are zeros from here on.
     for (int i = threadIdx.x; i < 2 * kKeys * D / 8; i += kThreads) *reinterpret_cast<uint4*>(shared + M * D * 2 + i * 16) = uint4{};
     __syncthreads();
   }
-  if (n >= lowest) loadTile<D>(sharedK, keyBase, pageBytes, pages, keyRows, t.context - n * kKeys);
+  if (n >= lowest) load(sharedK, keyBase, keyRows, t.context - n * kKeys);
   copyCommit();
   loadQueries<T, D, M, kThreads>(a, t, kvHead, shared, 0, 0, threadIdx.x);
 
@@ -126,7 +174,7 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
   for (; n >= lowest; n--) {
     copyWait<0>();
     __syncthreads();
-    loadTile<D>(sharedV, valueBase, pageBytes, pages, valueRows, t.context - n * kKeys);
+    load(sharedV, valueBase, valueRows, t.context - n * kKeys);
     copyCommit();
 
     float s[MT][kScoreTiles][4] = {};
@@ -147,7 +195,7 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < kPages; i++) pages[i] = nextPages[i];
-    if (n > lowest) loadTile<D>(sharedK, keyBase, pageBytes, pages, keyRows, t.context - (n - 1) * kKeys);
+    if (n > lowest) load(sharedK, keyBase, keyRows, t.context - (n - 1) * kKeys);
     copyCommit();
     pagesAt(nextPages, n - 2);
 
@@ -249,20 +297,20 @@ template <class T, int D, int MT> __global__ void __launch_bounds__(kThreads, 2)
   storeRows<T, D, MT * 16>(a, t, kvHead, shared, 0, warp * MT * 16);
 }
 
-template <class T, int D, int MT> void start(Context& c, PrefillArgs a, const PrefillShape& shape) {
+template <class T, int D, int MT, bool Bytes> void start(Context& c, PrefillArgs a, const PrefillShape& shape) {
   a.tiles = int(shape.rows / (64 * MT) + 1 + a.sequences);
   splitKeys(c, a, shape, 64 * MT, D, kKeys, 2 * c.sms);
   const unsigned blocks = unsigned(a.tiles) * a.cache.kvHeads * a.splits;
-  launch(c, "attention prefill", kernel<T, D, MT>, dim3(blocks), dim3(kThreads), kSharedBytes<D, MT>, a);
+  launch(c, "attention prefill", kernel<T, D, MT, Bytes>, dim3(blocks), dim3(kThreads), kSharedBytes<D, MT>, a);
   if (a.splits > 1) mergeSplits(c, a, shape.type);
 }
-template <class T> void startFor(Context& c, const PrefillArgs& a, const PrefillShape& shape) {
+template <class T, bool Bytes> void startFor(Context& c, const PrefillArgs& a, const PrefillShape& shape) {
   const int dim = a.cache.keyDim > a.cache.valueDim ? a.cache.keyDim : a.cache.valueDim;
-  if (dim <= 64) start<T, 64, 2>(c, a, shape);
-  else if (dim <= 96) start<T, 96, 2>(c, a, shape);
-  else if (dim <= 128) start<T, 128, 2>(c, a, shape);
-  else if (dim <= 192) start<T, 192, 1>(c, a, shape);
-  else start<T, 256, 1>(c, a, shape);
+  if (dim <= 64) start<T, 64, 2, Bytes>(c, a, shape);
+  else if (dim <= 96) start<T, 96, 2, Bytes>(c, a, shape);
+  else if (dim <= 128) start<T, 128, 2, Bytes>(c, a, shape);
+  else if (dim <= 192) start<T, 192, 1, Bytes>(c, a, shape);
+  else start<T, 256, 1, Bytes>(c, a, shape);
 }
 
 }  // namespace prefillMma
