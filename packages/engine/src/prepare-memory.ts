@@ -47,6 +47,7 @@ export interface MemoryPlan {
  * agreed: the sizes, where they are known. Throws BAD_ENGINE_OPTION, CACHE_TOO_SMALL.
  */
 export function planMemory(model: CausalLM, device: Device, options: EngineOptions, agreed?: EngineSizes): MemoryPlan {
+  model.assertLoaded()
   if (options.maxModelLen !== null && options.maxModelLen > model.maxModelLen)
     throw engineError(
       'BAD_ENGINE_OPTION',
