@@ -27,7 +27,7 @@ import { kernelsCpuError } from './errors.ts'
 import { memoryInfo } from './memory.ts'
 import { loadNative, type Native } from './native.ts'
 import { packedBytes, pageBytes } from './packing.ts'
-import { defaultThreads, orderCores, processorName } from './topology.ts'
+import { type CoreShare, defaultThreads, orderCores, partOfCores, processorName } from './topology.ts'
 
 /** Instruction sets in rising order; each has all that the ones before it have. */
 export const ISAS = ['portable', 'avx2', 'avx512', 'avx512-bf16'] as const
@@ -40,9 +40,11 @@ export interface CpuDeviceOptions {
   readonly pin?: boolean
   /** The highest instruction set to use. 'auto': the best that this processor has. */
   readonly isa?: Isa | 'auto'
+  /** Of several processes that compute together and may use the same cores: each takes a part of its own. */
+  readonly share?: CoreShare
 }
 
-export const CPU_DEVICE_DEFAULTS = Object.freeze({ threads: 0, pin: true, isa: 'auto' } as const)
+export const CPU_DEVICE_DEFAULTS = Object.freeze({ threads: 0, pin: true, isa: 'auto', share: Object.freeze({ index: 0, of: 1 }) } as const)
 
 /**
  * A device that computes on this machine's processor. The JavaScript thread that creates it is the one that uses it and is
@@ -59,8 +61,9 @@ export function createCpuDevice(options: CpuDeviceOptions = {}): CpuDevice {
   const level = isa === 'auto' ? best : ISAS.indexOf(isa)
   if (level < 0) throw kernelsCpuError('BAD_OPTION', `isa is "${isa}"; there are auto, ${ISAS.join(', ')}.${didYouMean(String(isa), ISAS)}`)
   if (level > best) throw kernelsCpuError('BAD_OPTION', `isa is "${isa}", but this processor has only ${ISAS[best]}. Use "auto".`)
-  const { cores, physical } = orderCores(native.allowedCores())
-  const threads = asked === 0 ? defaultThreads(physical) : asked
+  const { share = CPU_DEVICE_DEFAULTS.share } = options
+  const { cores, physical } = partOfCores(orderCores(native.allowedCores()), share)
+  const threads = asked === 0 ? Math.min(physical, Math.max(1, Math.floor(defaultThreads(physical * share.of) / share.of))) : asked
   if (!Number.isInteger(threads) || threads < 1 || threads > 1024)
     throw kernelsCpuError('BAD_OPTION', `threads is ${asked}; it should be 1 … 1024, or 0 for one a physical core.`)
   // More threads than cores take turns: then nobody may wait by spinning, and a core each is not to be had.

@@ -20,6 +20,20 @@ export function orderCores(
   return { cores: [...first, ...second], physical: first.length }
 }
 
+/** Which of several processes, and how many they are. */
+export interface CoreShare {
+  readonly index: number
+  readonly of: number
+}
+
+/** A process's part of ordered cores: physical ones, and the second halves of as many. With fewer cores than processes they overlap. */
+export function partOfCores<T>({ cores, physical }: { cores: readonly T[]; physical: number }, { index, of }: CoreShare) {
+  if (of > physical) return { cores: [cores[index % physical]!], physical: 1 }
+  const part = (list: readonly T[]): T[] => list.slice(Math.floor((index * list.length) / of), Math.floor(((index + 1) * list.length) / of))
+  const first = part(cores.slice(0, physical))
+  return { cores: [...first, ...part(cores.slice(physical))], physical: first.length }
+}
+
 /** How many threads to start when nobody says: one a physical core, no more than what the process may use at a time. */
 export function defaultThreads(physical: number): number {
   const shares = limitsOf('cpu', 'cpu.max', 'cpu.cfs_quota_us').map(({ folder, text }) => {

@@ -34,23 +34,35 @@ function reportOf(kind: DeviceReport['kind'], name: string, open: () => OpenedDe
     return { kind, available: false, description: name, reason: error instanceof Error ? error.message : String(error) }
   }
 }
+const ALONE: DeviceShare = Object.freeze({ index: 0, of: 1 })
+
 const gibibytes = (bytes: number): string => (bytes / 2 ** 30).toFixed(1)
 
+/** Which of the ranks that share a machine's devices this one is, and how many they are. */
+export interface DeviceShare {
+  readonly index: number
+  readonly of: number
+}
+
 /**
- * The device that the options ask for; `say` gets the reason when `auto` does not take a GPU. Throws NO_DEVICE, and what goes
+ * The device that the options ask for; of several ranks on one machine each gets a GPU, or a part of the cores, of its own. `say` gets the reason when `auto` does not take a GPU. Throws NO_DEVICE, and what goes
  * wrong on the way to a device that was asked for.
  */
-export function openDevice(options: ResolvedOptions, say: (message: string) => void): OpenedDevice {
+export function openDevice(options: ResolvedOptions, say: (message: string) => void, share: DeviceShare = ALONE): OpenedDevice {
   if (options.device !== 'cpu') {
     const { devices, reason } = probeCuda()
     const usable = devices.filter((d) => d.reason === undefined)
     if (options.device === 'auto') {
       const why = devices[0]?.reason ?? reason ?? 'none was found'
-      const opened = usable[0] ? openOrReason(usable[0].index) : `there is no CUDA device (${why})`
+      const mine = gpuOf(usable, share)
+      const opened = mine ? openOrReason(mine.index) : usable[0] ? tooFew(usable.length, share) : `there is no CUDA device (${why})`
       if (typeof opened !== 'string') return opened
       say(`device: cpu, since ${opened}`)
     } else {
-      const asked = options.device.includes(':') ? Number(options.device.slice('cuda:'.length)) : (usable[0]?.index ?? 0)
+      const first = options.device.includes(':') ? Number(options.device.slice('cuda:'.length)) : undefined
+      if (first === undefined && usable.length > 0 && !gpuOf(usable, share))
+        throw llmError('NO_DEVICE', `${tooFew(usable.length, share)}. Lower --tensor-parallel-size, or use --device cpu.`)
+      const asked = first === undefined ? (gpuOf(usable, share)?.index ?? 0) : first + share.index
       const found = devices[asked]
       if (devices.length === 0) throw llmError('NO_DEVICE', `there is no CUDA device: ${reason ?? 'none was found'}. Use --device cpu.`)
       if (!found)
@@ -62,8 +74,14 @@ export function openDevice(options: ResolvedOptions, say: (message: string) => v
       return createCudaDevice({ index: asked })
     }
   }
-  return createCpuDevice({ pin: options.pinThreads, ...(options.threads !== undefined && { threads: options.threads }) })
+  return createCpuDevice({ pin: options.pinThreads, share, ...(options.threads !== undefined && { threads: options.threads }) })
 }
+
+/** A launcher may show each rank nothing but its own. */
+function gpuOf<T>(usable: readonly T[], { index }: DeviceShare): T | undefined {
+  return usable.length === 1 && process.env['CUDA_VISIBLE_DEVICES'] ? usable[0] : usable[index]
+}
+const tooFew = (found: number, { of }: DeviceShare): string => `${of} ranks are to run on this machine, and it has ${found} usable GPUs`
 
 function openOrReason(index: number): CudaDevice | string {
   try {

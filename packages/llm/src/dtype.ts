@@ -1,4 +1,4 @@
-import type { FloatDType } from '@aphrodite/tensor'
+import type { CacheDType, FloatDType } from '@aphrodite/tensor'
 import { llmError } from './errors.ts'
 import type { LLMOptions } from './types.ts'
 
@@ -23,3 +23,22 @@ export function chooseDType(
   if (name in FROM_NAME) return FROM_NAME[name as DTypeName]
   throw llmError('NOT_SUPPORTED', `config.json: dtype is "${name}"; choose one of ${Object.keys(FROM_NAME).join(', ')} with dtype`)
 }
+
+export const CACHE_DTYPE_NAMES = ['auto', 'f32', 'bf16', 'f16', 'fp8', 'fp8_e4m3', 'fp8_e5m2'] as const
+type CacheDTypeName = (typeof CACHE_DTYPE_NAMES)[number]
+const CACHE_FROM_NAME: Readonly<Record<Exclude<CacheDTypeName, 'auto'>, CacheDType>> = {
+  f32: 'f32',
+  bf16: 'bf16',
+  f16: 'f16',
+  fp8: 'f8e4m3',
+  fp8_e4m3: 'f8e4m3',
+  fp8_e5m2: 'f8e5m2',
+}
+
+/** What keys and values are kept in: what was asked for, else what the engine computes in. */
+export const chooseCacheDType = (asked: CacheDTypeName, dtype: FloatDType): CacheDType =>
+  asked === 'auto' ? dtype : CACHE_FROM_NAME[asked]
+
+/** Of `LLMInfo`: the name that the option has for it. */
+export const cacheDTypeName = (dtype: CacheDType): CacheDTypeName =>
+  dtype === 'f8e4m3' ? 'fp8_e4m3' : dtype === 'f8e5m2' ? 'fp8_e5m2' : dtype

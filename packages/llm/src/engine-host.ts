@@ -2,12 +2,12 @@ import { EngineCore, type EngineInit, type EngineOptions, type EngineSizes, leas
 import { endTokenIds, readConfig, readGenerationConfig } from '@aphrodite/loader'
 import { singleRank } from '@aphrodite/tensor'
 import { type OpenedDevice, openDevice } from './devices.ts'
-import { chooseDType, DTYPE_NAME } from './dtype.ts'
+import { cacheDTypeName, chooseCacheDType, chooseDType, DTYPE_NAME } from './dtype.ts'
 import { fitting, shareOfFree } from './gpu-memory.ts'
 import { measureLimits } from './limits.ts'
 import { buildModel, describeModel, loadModel, measureWeights } from './model-loading.ts'
 import { MAX_NUM_BATCHED_TOKENS, type ResolvedOptions } from './options.ts'
-import { exchangeSizes, meet, waitForAll } from './ranks/agreement.ts'
+import { exchangeSizes, type Meeting, meet, waitForAll } from './ranks/agreement.ts'
 import { type CommunicatorHandle, openCommunicator } from './ranks/communicator.ts'
 import type { RankGroup } from './ranks/group.ts'
 import { applyRegistrations, type Registrations } from './registrations.ts'
@@ -63,29 +63,37 @@ export async function openEngineHost(
     const tp = ranks && meeting ? await openCommunicator(device, ranks, meeting) : singleRank
     if (tp.size > 1) ranks?.onCommunicator({ kind: device.kind, handle: tp.handle })
     const dtype = chooseDType(options.dtype, config.json, device.kind)
+    const cacheDtype = chooseCacheDType(options.kvCacheDtype, dtype)
     // On a GPU in one piece, since what is left over at the ends of many would be missing from the cache; on the CPU nothing that
     // is never touched takes memory.
-    const bytes = device.kind === 'cuda' ? fitting(measureWeights(described, device, dtype, options.maxModelLen), device) : undefined
-    const loaded = loadModel(model, described, device, dtype, folder, options, say, bytes)
-    const core = new EngineCore({
+    const bytes = device.kind === 'cuda' ? fitting(measureWeights(described, device, dtype, tp, options.maxModelLen), device) : undefined
+    const loaded = loadModel(model, described, device, dtype, tp, folder, options, say, bytes)
+    // What the others take of this machine's memory is gone then.
+    if (ranks) await waitForAll(ranks.group, 'loaded')
+    const init: EngineInit = {
       model,
       device,
-      cacheDtype: dtype,
+      cacheDtype,
       eosTokenIds: endTokenIds(config, readGenerationConfig(folder)),
       weightBytes: loaded.arena.usedBytes,
       ...engineOptions(
         options,
         device,
         loaded.arena.slabs.reduce((sum, { bytes }) => sum + bytes, 0),
+        meeting,
       ),
-    })
+    }
+    const mirror: EngineSizes | undefined = ranks && leastSizes(await exchangeSizes(ranks.group, measureEngine(init)))
+    const core = new EngineCore({ ...init, ...(mirror && { mirror }) })
     const info: LLMInfo = {
       model: options.model,
       architecture: described.architecture,
       device: device.description,
       deviceKind: device.kind,
       dtype: DTYPE_NAME[dtype],
+      kvCacheDtype: cacheDTypeName(cacheDtype),
       threads: device.kind === 'cpu' ? device.threads : 0,
+      tensorParallelSize: tp.size,
       maxModelLen: core.maxModelLen,
       vocabSize: model.vocabSize,
       parameters: loaded.parameters,
@@ -101,7 +109,9 @@ export async function openEngineHost(
       core,
       info,
       measureLimits: () => measureLimits(device, loaded.arena, dtype),
+      abort: (reason) => tp.abort(reason),
       close() {
+        tp.close()
         loaded.arena.release()
         device.close()
       },
@@ -112,8 +122,15 @@ export async function openEngineHost(
   }
 }
 
-function engineOptions(options: EngineSetup['options'], device: OpenedDevice, weightBytes: number): Partial<EngineOptions> {
-  const { maxModelLen, maxNumSeqs, enablePrefixCaching, captureAtStart, kvCacheBytes, memoryFraction, seed } = options
+function engineOptions(
+  options: EngineSetup['options'],
+  device: OpenedDevice,
+  weightBytes: number,
+  meeting: Meeting | undefined,
+): Partial<EngineOptions> {
+  const { maxModelLen, maxNumSeqs, enablePrefixCaching, captureAtStart, kvCacheBytes } = options
+  const memoryFraction = options.memoryFraction / (meeting?.sharingMemory ?? 1)
+  const seed = meeting ? meeting.seed : options.seed
   return {
     maxNumSeqs,
     maxNumBatchedTokens: options.maxNumBatchedTokens ?? MAX_NUM_BATCHED_TOKENS[device.kind],

@@ -1,8 +1,10 @@
 import { type MessagePort, workerData } from 'node:worker_threads'
-import { serveEngine } from '@aphrodite/engine'
+import { rankFailure, serveEngine } from '@aphrodite/engine'
 import { registerOnlyHere } from '@aphrodite/models'
 import { AphroditeError } from '@aphrodite/tensor'
 import { type EngineHost, type EngineSetup, openEngineHost } from './engine-host.ts'
+import type { CommunicatorHandle } from './ranks/communicator.ts'
+import { type LeaderData, type LeadingEngine, leadEngine } from './ranks/lead-thread.ts'
 import type { DeviceLimits, LLMInfo } from './types.ts'
 
 /** What the thread is started with: what to load, the engine's port, and a port for everything else. */
@@ -10,6 +12,8 @@ export interface ThreadData {
   readonly setup: EngineSetup
   readonly engine: MessagePort
   readonly control: MessagePort
+  /** Of several ranks this is rank 0's engine. */
+  readonly ranks?: LeaderData
 }
 
 export type ThreadReport =
@@ -17,16 +21,32 @@ export type ThreadReport =
   | { readonly type: 'ready'; readonly info: LLMInfo }
   | { readonly type: 'failed'; readonly code: string | null; readonly message: string }
   | { readonly type: 'limits'; readonly limits: DeviceLimits }
+  /** Of several ranks: where this engine listens for those of the others, and what they reduce by. */
+  | { readonly type: 'listening'; readonly port: number }
+  | { readonly type: 'communicator'; readonly communicator: CommunicatorHandle }
+  /** A step has thrown, and there will be none any more. */
+  | { readonly type: 'died'; readonly code: string; readonly message: string }
 
 export type ThreadCommand = { readonly type: 'measureLimits' }
 
-const { setup, engine, control } = workerData as ThreadData
+const { setup, engine, control, ranks } = workerData as ThreadData
 const report = (message: ThreadReport): void => control.postMessage(message)
 
 registerOnlyHere()
+const say = (message: string): void => report({ type: 'progress', message })
 let host: EngineHost | undefined
+let leading: LeadingEngine | undefined
 try {
-  host = await openEngineHost(setup, (message) => report({ type: 'progress', message }))
+  if (ranks) {
+    leading = await leadEngine(
+      setup,
+      ranks,
+      say,
+      (port) => report({ type: 'listening', port }),
+      (communicator) => report({ type: 'communicator', communicator }),
+    )
+    host = leading.host
+  } else host = await openEngineHost(setup, say)
 } catch (error) {
   const code = error instanceof AphroditeError ? error.code : null
   report({
@@ -45,7 +65,17 @@ if (host) {
       )
   })
   report({ type: 'ready', info })
-  await serveEngine(engine, core)
-  close()
+  if (leading) {
+    const { leader, died, close } = leading
+    await serveEngine(engine, leader, (error) => {
+      const { code, message } = rankFailure(0, error)
+      died(error)
+      report({ type: 'died', code, message })
+    })
+    close()
+  } else {
+    await serveEngine(engine, core)
+    close()
+  }
 }
 control.close()

@@ -5,7 +5,7 @@ import { readConfig, resolveModel } from '@aphrodite/loader'
 import { endOfRegistering } from '@aphrodite/models'
 import type { ChatTemplate, Tokenizer } from '@aphrodite/tokenizer'
 import { AnswerText, describeLogprob } from './answer-text.ts'
-import { type StartedEngine, startEngineHere, startEngineThread } from './engine-start.ts'
+import { type StartedEngine, startEngineHere, startEngineRanks, startEngineThread } from './engine-start.ts'
 import { llmError } from './errors.ts'
 import { type ResolvedOptions, resolveOptions } from './options.ts'
 import { type EncodedPrompt, encodePrompt, type PromptContext } from './prompts.ts'
@@ -43,7 +43,9 @@ export class LLM implements LanguageModel {
   static async create(options: LLMOptions): Promise<LLM> {
     await endOfRegistering()
     const resolved = resolveOptions(options)
-    const { onProgress = () => {}, ...plain } = resolved
+    const { onProgress = () => {}, rank, ...plain } = resolved
+    if (rank && rank.rank !== 0)
+      throw llmError('BAD_OPTION', `this process is rank ${rank.rank}: only rank 0 has a model to ask. Call followRank0 here.`)
     const folder = await find(resolved.model, resolved)
     const text = resolved.skipTokenizerInit
       ? undefined
@@ -52,9 +54,15 @@ export class LLM implements LanguageModel {
         : await find(resolved.tokenizer, resolved, false)
     const { architectures } = readConfig(folder)
     const registrations = collectRegistrations(resolved.plugins)
-    const start = isTiedToThisThread(architectures, registrations, resolved.tensorParallelSize > 1) ? startEngineHere : startEngineThread
     // The tokenizer is read here while the weights are read there.
-    const starting = start({ folder, options: plain, registrations }, onProgress)
+    const setup = { folder, options: plain, registrations }
+    const ranked = plain.tensorParallelSize > 1
+    const here = isTiedToThisThread(architectures, registrations, ranked)
+    const starting = ranked
+      ? startEngineRanks(setup, rank, onProgress)
+      : here
+        ? startEngineHere(setup, onProgress)
+        : startEngineThread(setup, onProgress)
     starting.catch(() => {}) // it is awaited below, but may fail before
     try {
       const { tokenizer, chatTemplate } =

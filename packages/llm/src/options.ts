@@ -1,4 +1,5 @@
 import { didYouMean } from '@aphrodite/tensor'
+import { CACHE_DTYPE_NAMES } from './dtype.ts'
 import { llmError } from './errors.ts'
 import type { LLMOptions } from './types.ts'
 
@@ -10,9 +11,11 @@ export type ResolvedOptions = Readonly<
       | 'model'
       | 'device'
       | 'dtype'
+      | 'kvCacheDtype'
       | 'loadFormat'
       | 'skipTokenizerInit'
       | 'tensorParallelSize'
+      | 'rankTimeout'
       | 'maxNumSeqs'
       | 'enablePrefixCaching'
       | 'memoryFraction'
@@ -28,9 +31,11 @@ export type ResolvedOptions = Readonly<
 export const LLM_DEFAULTS = Object.freeze({
   device: 'auto',
   dtype: 'auto',
+  kvCacheDtype: 'auto',
   loadFormat: 'auto',
   skipTokenizerInit: false,
   tensorParallelSize: 1,
+  rankTimeout: 30,
   maxNumSeqs: 256,
   enablePrefixCaching: true,
   memoryFraction: 0.5,
@@ -66,9 +71,12 @@ const CHECKS: Readonly<Record<keyof LLMOptions, Check>> = {
   chatTemplate: string,
   device: (v) => (/^(auto|cpu|cuda(:\d{1,3})?)$/.test(String(v)) ? undefined : 'should be auto, cpu, cuda or cuda:N'),
   dtype: one('auto', 'float32', 'bfloat16', 'float16'),
+  kvCacheDtype: one(...CACHE_DTYPE_NAMES),
   loadFormat: one('auto', 'safetensors', 'dummy'),
   quantization: string,
-  tensorParallelSize: count(1, 1024),
+  tensorParallelSize: count(1, 256),
+  rank: (v) => (typeof v === 'object' && v !== null ? undefined : 'should be what rankFromEnvironment returns'),
+  rankTimeout: (v) => (typeof v === 'number' && v >= 1 && v <= 86400 ? undefined : 'should be seconds from 1 to 86400'),
   maxModelLen: count(1, 2 ** 31),
   maxNumSeqs: count(1, 65536),
   maxNumBatchedTokens: count(1, 2 ** 20),
@@ -97,8 +105,11 @@ export function resolveOptions(options: LLMOptions): ResolvedOptions {
     throw llmError('BAD_OPTION', 'LLM.create needs `model`: a folder with config.json and weights, or a hub id such as Qwen/Qwen3-0.6B')
   const given = Object.fromEntries(Object.entries(options).filter(([, v]) => v !== undefined)) as unknown as LLMOptions
   const resolved: ResolvedOptions = { ...LLM_DEFAULTS, ...given }
-  if (resolved.tensorParallelSize !== 1)
-    throw llmError('NOT_SUPPORTED', `tensorParallelSize is ${resolved.tensorParallelSize}; this version runs one rank. Leave it at 1.`)
+  if (resolved.rank && resolved.rank.size !== resolved.tensorParallelSize)
+    throw llmError(
+      'BAD_OPTION',
+      `tensorParallelSize is ${resolved.tensorParallelSize}, and ${resolved.rank.size} ranks were started. Start as many as the model is to be shared by.`,
+    )
   if (resolved.quantization !== undefined)
     throw llmError(
       'NOT_SUPPORTED',

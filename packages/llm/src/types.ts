@@ -1,4 +1,5 @@
 import type { EngineStats, FinishReason, MemoryLedger, SamplingParams } from '@aphrodite/engine'
+import type { RankPlace } from './ranks/place.ts'
 
 export interface LLMOptions {
   /** A folder with config.json and weights, or a Hugging Face hub id. */
@@ -12,9 +13,18 @@ export interface LLMOptions {
   /** `auto`: the GPU where there is one. `cuda:1`: the second GPU. */
   readonly device?: 'auto' | 'cpu' | 'cuda' | `cuda:${number}`
   readonly dtype?: 'auto' | 'float32' | 'bfloat16' | 'float16'
+  /**
+   * Of keys and values in the cache; `auto`: dtype. `fp8` is `fp8_e4m3`: half the bytes of bf16, so twice the tokens, and less exact.
+   */
+  readonly kvCacheDtype?: 'auto' | 'f32' | 'bf16' | 'f16' | 'fp8' | 'fp8_e4m3' | 'fp8_e5m2'
   readonly loadFormat?: 'auto' | 'safetensors' | 'dummy'
   readonly quantization?: string
+  /** Ranks that share the model: processes of this machine that are started with it, unless `rank` says otherwise. */
   readonly tensorParallelSize?: number
+  /** Where a launcher starts the ranks: which of them this process is, of `rankFromEnvironment(process.env)`. */
+  readonly rank?: RankPlace
+  /** Seconds that a rank waits for the others before all give up. */
+  readonly rankTimeout?: number
   readonly maxModelLen?: number
   readonly maxNumSeqs?: number
   readonly maxNumBatchedTokens?: number
@@ -114,8 +124,12 @@ export interface LLMInfo {
   readonly device: string
   readonly deviceKind: 'cpu' | 'cuda'
   readonly dtype: string
-  /** That compute, on the CPU; 0 on a GPU. */
+  /** Of keys and values: f32, bf16, f16, fp8_e4m3 or fp8_e5m2. */
+  readonly kvCacheDtype: string
+  /** That compute, on the CPU; 0 on a GPU. Of this rank, as everything here that is counted in bytes. */
   readonly threads: number
+  /** Ranks that share the model. */
+  readonly tensorParallelSize: number
   readonly maxModelLen: number
   readonly vocabSize: number
   readonly parameters: number
