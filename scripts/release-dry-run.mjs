@@ -1,5 +1,5 @@
 // npm run release:dry-run [-- FOLDER]: packs every package as it would be published, installs the packages into an empty project
-// outside the workspace, and asks the demo model something there. The project stays in FOLDER when one is given.
+// outside the workspace, asks the demo model something there, and serves the example of a third-party model. The project stays in FOLDER when one is given.
 import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { build, fail, packageFolders, root } from './workspace.mjs'
 
 await build()
+const { layersAlone, serveExample } = await import('./packed-example.mjs') // which imports what was built
 const keep = process.argv[2]
 const folder = keep ?? mkdtempSync(join(tmpdir(), 'aphrodite-release-'))
 const tarballs = join(folder, 'tarballs')
@@ -28,7 +29,7 @@ try {
   const dependencies = {}
   for (const p of packageFolders()) {
     const manifest = JSON.parse(readFileSync(join(root, p, 'package.json'), 'utf8'))
-    if (manifest.private) continue
+    if (manifest.private && !p.startsWith('examples/')) continue
     // Without a CUDA compiler there are no CUDA kernels to pack; what is published has to have them (copy-release.mjs).
     if (
       manifest.name.startsWith('@aphrodite/kernels-cuda-') &&
@@ -78,6 +79,13 @@ try {
   ).trim()
   console.log(`answered    ${answer}`)
   if (answer !== '31 + 65 = 96.') fail(`the demo model answered "${answer}" where Hugging Face answers "31 + 65 = 96."`)
+  const example = join(folder, 'node_modules/lantern-model')
+  run(process.execPath, ['--test', join(example, 'test/')], folder)
+  console.log('tested      lantern-model, as its package does')
+  for (const ranks of [1]) console.log(`served      lantern-model on ${ranks}: ${await serveExample(folder, shell, ranks)}`)
+  const { bytes, exports } = layersAlone(join(folder, 'layers-alone'), dependencies, run)
+  console.log(`alone       @aphrodite/layers: ${(bytes / 1e6).toFixed(2)} MB, ${exports} exports, no native code`)
+  if (bytes >= 2e6) fail(`@aphrodite/layers installs ${bytes} bytes; it should stay below 2 MB`)
   run('pnpm', ['exec', 'changeset', 'status'], root)
   console.log('release dry run: ok')
 } catch (error) {

@@ -93,7 +93,7 @@ export function run(command, args, { capture, env } = {}) {
 }
 
 export const packageFolders = () =>
-  ['packages', 'npm']
+  ['packages', 'npm', 'examples']
     .flatMap((dir) => readdirSync(join(root, dir)).map((name) => `${dir}/${name}`))
     .concat('tests', 'benchmarks')
     .filter((p) => existsSync(join(root, p, 'package.json')))

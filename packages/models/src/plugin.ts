@@ -78,11 +78,10 @@ async function loadOffered(registry: ArchitectureRegistry, models: readonly Modu
 async function loadModule(registry: ArchitectureRegistry, module: string): Promise<void> {
   const before = registry.revision
   const exported = await importModule(module)
-  for (const model of [exported['default'] ?? []].flat()) {
-    for (const architecture of architecturesOf(model)) registry.registerModel(architecture, model as Model, { module })
-  }
-  for (const [name, model] of Object.entries(exported))
-    if (name.endsWith('ForCausalLM') && isClass(model)) registry.registerModel(name, model, { module })
+  const defined = [exported['default'] ?? []].flat().flatMap((model) => architecturesOf(model).map((a) => [a, model as Model] as const))
+  const named = Object.entries(exported).filter((e): e is [string, Model] => e[0].endsWith('ForCausalLM') && isClass(e[1]))
+  // What is defined knows its config and its checkpoints; a class under its architecture's name is taken where nothing defines it.
+  for (const [architecture, model] of new Map([...named, ...defined])) registry.registerModel(architecture, model, { module })
   // Imported once more, for another engine of this thread, it has nothing left to do.
   const known = LOADED.get(registry) ?? new Set()
   LOADED.set(registry, known)

@@ -18,6 +18,10 @@ beforeAll(() => {
   write('package.json', '{}')
   write('defined.mjs', `${model('file')}\nexport default [${definition('AForCausalLM')}, ${definition('BForCausalLM')}]`)
   write('named.mjs', `${model('named')}\nexport class CForCausalLM extends Toy {}\nexport const forCausalLM = 3`)
+  write(
+    'both.mjs',
+    `${model('class')}\nexport class GForCausalLM extends Toy {}\nexport default { ...${definition('GForCausalLM')}, readConfig: () => 'defined', create: (made) => Object.assign(new Toy(), { made }) }`,
+  )
   write('empty.mjs', 'export default 5')
   write('throws.mjs', 'const nothing = undefined\nnothing.field')
   write('missing.mjs', 'import "no-such-package"')
@@ -51,6 +55,7 @@ describe('a plugin', () => {
     ['a folder that offers models', './node_modules/offers', 'EForCausalLM', 'offered'],
     ['a folder without ./, where no package has its name', 'folder', 'DForCausalLM', 'main'],
     ['a file with definitions', './defined.mjs', 'BForCausalLM', 'file'],
+    ['a file with a definition and its class', './both.mjs', 'GForCausalLM', 'defined'],
     ['a file with a class under its name', 'named.mjs', 'CForCausalLM', 'named'],
   ])('is %s', async (_, name, architecture, expected) => {
     const registry = await load(name)
