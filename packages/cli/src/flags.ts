@@ -72,7 +72,14 @@ export const DEVICE: FlagGroup = {
     { name: 'device', type: string, help: 'where the model runs: auto, cpu, cuda, cuda:1', default: 'auto: a GPU where there is one' },
     { name: 'threads', type: count(), help: 'kernel threads on the CPU', default: 'one a core' },
     { name: 'pin-threads', type: boolean, help: 'tie kernel threads to cores', default: 'true' },
-    { name: 'tensor-parallel-size', short: 'tp', type: count(), help: 'ranks that share the model', default: '1' },
+    {
+      name: 'tensor-parallel-size',
+      short: 'tp',
+      type: count(),
+      help: 'ranks that share the model',
+      default: '1; under a launcher: its ranks',
+    },
+    { name: 'rank-timeout', type: number, help: 'seconds that a rank waits for the others before all give up', default: '30' },
   ],
 }
 
@@ -87,6 +94,12 @@ export const CACHE: FlagGroup = {
       default: '512; on a GPU 8192',
     },
     { name: 'enable-prefix-caching', type: boolean, help: 'reuse the cache of equal beginnings', default: 'true' },
+    {
+      name: 'kv-cache-dtype',
+      type: choice('auto', 'f32', 'bf16', 'f16', 'fp8', 'fp8_e4m3', 'fp8_e5m2'),
+      help: 'of keys and values in the cache; fp8 is fp8_e4m3 and holds twice the tokens of bf16',
+      default: 'auto: dtype',
+    },
     { name: 'kv-cache-size', type: { kind: 'bytes' }, help: 'memory of the KV cache: 4GiB', default: 'what is left' },
     { name: 'memory-fraction', type: number, help: 'CPU: how much of the free memory workspace and cache may use', default: '0.5' },
     {

@@ -12,6 +12,7 @@ import { cliError } from './errors.ts'
 import { GENERAL } from './flags.ts'
 import { commandHelp, overview } from './help.ts'
 import { parseSettings } from './settings.ts'
+import { RankEnded } from './start-model.ts'
 
 export const COMMANDS: readonly Command[] = [
   runCommand,
@@ -54,7 +55,12 @@ export async function run(argv: readonly string[], env: Readonly<Record<string, 
     console.log(commandHelp(command))
     return 0
   }
-  return command.run(await parseSettings(rest, env, [...command.groups, GENERAL], EVERY_FLAG))
+  try {
+    return await command.run(await parseSettings(rest, env, [...command.groups, GENERAL], EVERY_FLAG))
+  } catch (error) {
+    if (error instanceof RankEnded) return 0
+    throw error
+  }
 }
 
 /** For a wrapper's last line: runs, prints what went wrong, and sets the exit status. */

@@ -12,8 +12,11 @@ export interface Parsed {
   readonly positionals: readonly string[]
 }
 
-/** Variables that no flag stands for: the CUDA kernels read them themselves, when they look for cuBLASLt. */
-export const NATIVE_VARIABLES = ['APHRODITE_CUBLAS', 'APHRODITE_CUBLAS_PATH'] as const
+/**
+ * Variables that no flag stands for: the CUDA kernels read two themselves, when they look for cuBLASLt; a secret is nothing for a
+ * command line, which everybody on the machine can see.
+ */
+export const FLAGLESS_VARIABLES = ['APHRODITE_CUBLAS', 'APHRODITE_CUBLAS_PATH', 'APHRODITE_SECRET'] as const
 
 /**
  * Reads flags, then APHRODITE_… variables, then the file that --config names: the first that says something wins. A name that
@@ -96,14 +99,14 @@ function readEnvironment(
 ): Map<string, SettingValue> {
   const found = new Map<string, SettingValue>()
   const known = new Map(everyFlag.map((f) => [variableOf(f), f]))
-  const natives = new Set<string>(NATIVE_VARIABLES)
+  const flagless = new Set<string>(FLAGLESS_VARIABLES)
   for (const [name, text] of Object.entries(env)) {
-    if (!name.startsWith('APHRODITE_') || text === undefined || natives.has(name)) continue
+    if (!name.startsWith('APHRODITE_') || text === undefined || flagless.has(name)) continue
     const flag = known.get(name)
     if (!flag)
       throw cliError(
         'BAD_FLAG',
-        `the environment variable ${name} is not one of Aphrodite's.${didYouMean(name, [...known.keys(), ...natives])}`,
+        `the environment variable ${name} is not one of Aphrodite's.${didYouMean(name, [...known.keys(), ...flagless])}`,
       )
     if (byName.has(flag.name)) store(found, flag, parseValue(flag, text, name))
   }

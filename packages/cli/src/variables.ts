@@ -1,5 +1,5 @@
 import { EVERY_FLAG } from './run.ts'
-import { NATIVE_VARIABLES, variableOf } from './settings.ts'
+import { FLAGLESS_VARIABLES, variableOf } from './settings.ts'
 
 /** The names of all environment variables that Aphrodite reads. */
-export const everyVariable = (): string[] => [...EVERY_FLAG.filter((f) => f.name !== 'help').map(variableOf), ...NATIVE_VARIABLES]
+export const everyVariable = (): string[] => [...EVERY_FLAG.filter((f) => f.name !== 'help').map(variableOf), ...FLAGLESS_VARIABLES]

@@ -45,7 +45,7 @@ export class LLM implements LanguageModel {
     const resolved = resolveOptions(options)
     const { onProgress = () => {}, rank, ...plain } = resolved
     if (rank && rank.rank !== 0)
-      throw llmError('BAD_OPTION', `this process is rank ${rank.rank}: only rank 0 has a model to ask. Call followRank0 here.`)
+      throw llmError('BAD_OPTION', `this process is rank ${rank.rank}: only rank 0 has a model to ask. Call followRank here.`)
     const folder = await find(resolved.model, resolved)
     const text = resolved.skipTokenizerInit
       ? undefined

@@ -65,7 +65,7 @@ const OF_THE_REQUEST: Readonly<Record<string, { readonly status: number; readonl
 
 /**
  * What a client is told about anything thrown. A cause that is not the request's own is named in the log, by request id,
- * and not to the client: messages from inside may hold paths or other people's text.
+ * and not to the client: messages from inside may hold paths or other people's text. Which rank has failed, of several, is told.
  */
 export function toApiError(error: unknown, param: string | null = null): ApiError {
   if (error instanceof ApiError) return error
@@ -76,6 +76,10 @@ export function toApiError(error: unknown, param: string | null = null): ApiErro
       return new ApiError(503, 'engine_dead', 'The engine has stopped. Nothing is answered until the server is started anew.', {
         cause: error,
       })
+    }
+    if (error.code === 'RANK_FAILED' || error.code === 'RANKS_DIVERGED') {
+      const message = `The engine has stopped: ${error.message.replace(/\.$/, '')}. Nothing is answered until the server is started anew.`
+      return new ApiError(503, 'rank_failed', message, { cause: error })
     }
   }
   return new ApiError(

@@ -1,4 +1,4 @@
-import { LLM, type LLMOptions } from '@aphrodite/llm'
+import { type LLM, type LLMOptions, rankFromEnvironment } from '@aphrodite/llm'
 import { benchLatency } from '../bench/latency.ts'
 import { benchPrefill } from '../bench/prefill.ts'
 import { type BenchResult, printResult } from '../bench/report.ts'
@@ -12,6 +12,7 @@ import { ENGINE_GROUPS, type FlagGroup, TEMPERATURE } from '../flags.ts'
 import { llmOptions } from '../llm-options.ts'
 import { progressPrinter } from '../progress.ts'
 import type { Settings } from '../settings.ts'
+import { startModel } from '../start-model.ts'
 
 const BENCH: FlagGroup = {
   title: 'Bench',
@@ -71,6 +72,8 @@ async function measure(kind: (typeof KINDS)[number], options: LLMOptions, settin
     if (least !== most) throw cliError('BAD_FLAG', `--${name} should be one number for ${kind}; ${least}-${most} is for throughput`)
     return least
   }
+  if (kind === 'startup' && options.tensorParallelSize !== 1 && rankFromEnvironment(process.env))
+    throw cliError('BAD_COMMAND', 'aphrodite bench startup starts its ranks itself, as often as it measures: run it without a launcher')
   if (kind === 'startup') return benchStartup(options, number('repeat', 3))
   const [inputLen, outputLen] = [span('input-len', kind === 'prefill' ? 8192 : 128), span('output-len', 64)]
   if (kind === 'throughput') {
@@ -87,7 +90,7 @@ async function measure(kind: (typeof KINDS)[number], options: LLMOptions, settin
 }
 
 async function withModel<T>(options: LLMOptions, fn: (llm: LLM) => Promise<T>): Promise<T> {
-  const llm = await LLM.create({ ...options, onProgress: progressPrinter() })
+  const llm = await startModel({ ...options, onProgress: progressPrinter() })
   try {
     return await fn(llm)
   } finally {

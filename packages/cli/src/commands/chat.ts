@@ -1,11 +1,12 @@
 import { createInterface } from 'node:readline/promises'
-import { type ChatMessage, LLM } from '@aphrodite/llm'
+import type { ChatMessage, LLM } from '@aphrodite/llm'
 import { AphroditeError } from '@aphrodite/tensor'
 import type { Command } from '../command.ts'
 import { cliError } from '../errors.ts'
 import { ENGINE_GROUPS, type FlagGroup, SAMPLING } from '../flags.ts'
 import { llmOptions, samplingParams } from '../llm-options.ts'
 import { progressPrinter } from '../progress.ts'
+import { startModel } from '../start-model.ts'
 
 const CHAT: FlagGroup = {
   title: 'Chat',
@@ -18,7 +19,7 @@ export const chatCommand: Command = {
   summary: 'Talks with a model in the terminal.',
   groups: [CHAT, SAMPLING, ...ENGINE_GROUPS],
   async run({ settings, positionals }) {
-    const llm = await LLM.create({ ...llmOptions(positionals, settings, 'chat'), onProgress: progressPrinter() })
+    const llm = await startModel({ ...llmOptions(positionals, settings, 'chat'), onProgress: progressPrinter() })
     try {
       if (!llm.hasChatTemplate)
         throw cliError('BAD_COMMAND', `${positionals[0]} has no chat template. Give one with --chat-template, or use aphrodite generate.`)

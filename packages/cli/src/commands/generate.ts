@@ -1,9 +1,9 @@
-import { LLM } from '@aphrodite/llm'
 import type { Command } from '../command.ts'
 import { cliError } from '../errors.ts'
 import { ENGINE_GROUPS, type FlagGroup, SAMPLING } from '../flags.ts'
 import { llmOptions, samplingParams } from '../llm-options.ts'
 import { progressPrinter } from '../progress.ts'
+import { startModel } from '../start-model.ts'
 
 const GENERATE: FlagGroup = {
   title: 'Generate',
@@ -23,7 +23,7 @@ export const generateCommand: Command = {
     const prompt = words.length ? words.join(' ') : process.stdin.isTTY ? undefined : await readAll(process.stdin)
     if (prompt === undefined)
       throw cliError('BAD_COMMAND', 'aphrodite generate needs a prompt: as words after the model, or on standard input')
-    const llm = await LLM.create({ ...llmOptions(model === undefined ? [] : [model], settings, 'generate'), onProgress: progressPrinter() })
+    const llm = await startModel({ ...llmOptions(model === undefined ? [] : [model], settings, 'generate'), onProgress: progressPrinter() })
     try {
       const started = performance.now()
       let first = 0

@@ -1,10 +1,11 @@
-import { LLM, type LLMInfo } from '@aphrodite/llm'
+import type { LLMInfo } from '@aphrodite/llm'
 import type { ServerOptions } from '@aphrodite/server'
 import type { Command } from '../command.ts'
 import { ENGINE_GROUPS, SERVER } from '../flags.ts'
 import { llmOptions } from '../llm-options.ts'
 import { gigabytes, progressPrinter, thousands } from '../progress.ts'
 import type { Settings } from '../settings.ts'
+import { startModel } from '../start-model.ts'
 
 export const runCommand: Command = {
   name: 'run',
@@ -14,7 +15,7 @@ export const runCommand: Command = {
   async run({ settings, positionals }) {
     const started = performance.now()
     const importing = import('@aphrodite/server') // no other command needs it; here it comes while the weights are loaded
-    const llm = await LLM.create({ ...llmOptions(positionals, settings, 'run'), onProgress: progressPrinter() })
+    const llm = await startModel({ ...llmOptions(positionals, settings, 'run'), onProgress: progressPrinter() })
     try {
       const { createServer, listen } = await importing
       const app = createServer(llm, serverOptions(settings))
@@ -62,7 +63,7 @@ function banner(info: LLMInfo, name: string, url: string, seconds: number, chat:
   model       ${info.model} (${info.architecture}, ${thousands(info.parameters)} parameters)
   device      ${info.device}
   dtype       ${info.dtype}
-${info.deviceKind === 'cpu' ? `  threads     ${info.threads}\n` : ''}  KV cache    ${gigabytes(ledger.cache)}: ${thousands(ledger.cacheTokens)} tokens, up to ${thousands(info.maxModelLen)} a sequence
+${info.deviceKind === 'cpu' ? `  threads     ${info.threads}\n` : ''}${info.tensorParallelSize > 1 ? `  ranks       ${info.tensorParallelSize}, each with threads, cache and memory as here\n` : ''}  KV cache    ${gigabytes(ledger.cache)} of ${info.kvCacheDtype}: ${thousands(ledger.cacheTokens)} tokens, up to ${thousands(info.maxModelLen)} a sequence
   memory      ${memoryLine(info)}
 
   ${url}/v1/chat/completions

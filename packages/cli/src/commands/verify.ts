@@ -1,9 +1,10 @@
 import { join } from 'node:path'
-import { LLM, verifyReference } from '@aphrodite/llm'
+import { verifyReference } from '@aphrodite/llm'
 import type { Command } from '../command.ts'
 import { ENGINE_GROUPS, type FlagGroup } from '../flags.ts'
 import { llmOptions } from '../llm-options.ts'
 import { progressPrinter } from '../progress.ts'
+import { startModel } from '../start-model.ts'
 
 const VERIFY: FlagGroup = {
   title: 'Verify',
@@ -25,7 +26,7 @@ export const verifyCommand: Command = {
   async run({ settings, positionals }) {
     const options = llmOptions(positionals, settings, 'verify')
     const reference = (settings.get('reference') as string | undefined) ?? join(options.model, 'reference.safetensors')
-    const llm = await LLM.create({ ...options, skipTokenizerInit: true, onProgress: progressPrinter() })
+    const llm = await startModel({ ...options, skipTokenizerInit: true, onProgress: progressPrinter() })
     try {
       const report = await verifyReference(llm, reference)
       console.log(
