@@ -4,7 +4,7 @@ import type { Device } from '@aphrodite/tensor'
 import { createReferenceDevice, lockstep } from '@aphrodite/testing'
 import { describe, expect, test } from 'vitest'
 import { FIXTURES, readFixture, relativeError } from './fixture-cases.ts'
-import { Runner } from './runner.ts'
+import { Runner } from '@aphrodite/testing/runner'
 
 /** Any number of ranks up to the heads can share a model: sizes that do not divide are shared unevenly. */
 const shareable = (size: number): string[] =>

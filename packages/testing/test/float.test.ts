@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { fromBf16, fromF16, toBf16, toF16 } from '../src/reference/float.ts'
+import { fromBf16, fromE4m3, fromE5m2, fromF16, toBf16, toE4m3, toE5m2, toF16 } from '../src/reference/float.ts'
 
 const nearest = (x: number, values: { bits: number; value: number }[]): number => {
   let best = values[0]!
@@ -48,5 +48,35 @@ describe('float16', () => {
       expect(toF16(x)).toBe(nearest(x, all))
     expect(toF16(65520)).toBe(0x7c00)
     expect(toF16(-65520)).toBe(0xfc00)
+  })
+})
+
+describe.each([
+  { name: 'e4m3', from: fromE4m3, to: toE4m3, most: 448, last: 0x7e, one: 0x38, least: 2 ** -9 },
+  { name: 'e5m2', from: fromE5m2, to: toE5m2, most: 57344, last: 0x7b, one: 0x3c, least: 2 ** -16 },
+])('8-bit $name', ({ from, to, most, last, one, least }) => {
+  const all = Array.from({ length: last + 1 }, (_, bits) => ({ bits, value: from(bits) }))
+  it('decodes known values', () => {
+    expect(from(one)).toBe(1)
+    expect(from(0x80 | one)).toBe(-1)
+    expect(from(1)).toBe(least)
+    expect(from(last)).toBe(most)
+    expect(from(0x7f)).toBeNaN()
+  })
+  it('gives every value back', () => {
+    for (const { bits, value } of all) expect([to(value), to(-value)]).toEqual([bits, 0x80 | bits])
+  })
+  it('finds the nearest of all values, even on ties', () => {
+    for (const [i, { value }] of all.slice(1).entries()) {
+      const before = all[i]!.value
+      for (const part of [0.25, 0.5, 0.75]) {
+        const x = before + part * (value - before)
+        expect(to(x)).toBe(nearest(x, all))
+      }
+    }
+  })
+  it('takes the greatest value for what is beyond it, and keeps NaN', () => {
+    for (const x of [most * 1.01, most * 4, Number.POSITIVE_INFINITY]) expect([to(x), to(-x)]).toEqual([last, 0x80 | last])
+    expect(from(to(Number.NaN))).toBeNaN()
   })
 })

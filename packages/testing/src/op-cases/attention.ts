@@ -76,6 +76,8 @@ interface AttentionCase {
   readonly alibi?: boolean
   readonly sinks?: boolean
   readonly strided?: boolean
+  /** Deviation of keys and values; default 1. */
+  readonly spread?: number
 }
 
 const DECODE: readonly Sequence[] = [
@@ -150,8 +152,9 @@ function fillCache(memory: CaseMemory, device: Device, c: AttentionCase, dtype: 
     c.sequences.flatMap((s, i) => Array.from({ length: to(s) - from(s) }, (_, t) => slot(i, from(s) + t)))
   const put = (slots: readonly number[]) => {
     const n = Math.max(slots.length, 1)
-    const k = memory.floats([n, kvHeads, keyDim], dtype, { stride: c.strided ? kvHeads * keyDim + 40 : undefined })
-    const v = memory.floats([n, kvHeads, valueDim], dtype, { stride: c.strided ? kvHeads * valueDim + 8 : undefined })
+    const deviation = c.spread ?? 1
+    const k = memory.floats([n, kvHeads, keyDim], dtype, { stride: c.strided ? kvHeads * keyDim + 40 : undefined, deviation })
+    const v = memory.floats([n, kvHeads, valueDim], dtype, { stride: c.strided ? kvHeads * valueDim + 8 : undefined, deviation })
     const where = memory.ints(slots.length ? slots : [0])
     return () => device.kernels.writeCache(cache, k, v, where)
   }
@@ -228,6 +231,25 @@ export const ATTENTION_CASES: readonly OpCase[] = [
   ]),
   ...FLOATS.flatMap((dtype) => EIGHT_BIT.map((c) => attention('pagedAttention', c, dtype, 'f8e4m3'))),
   ...EIGHT_BIT.map((c) => attention('pagedAttention', c, 'bf16', 'f8e5m2')),
+  // Contexts of one token give the values as they are: rounding below the least normal number, and beyond the greatest.
+  ...FLOATS.flatMap((dtype) =>
+    (
+      [
+        ['f8e4m3', 0.01],
+        ['f8e4m3', 300],
+        ['f8e5m2', 3e-5],
+        ['f8e5m2', 4e4],
+      ] as const
+    ).map(([cacheDtype, spread]) => {
+      const sequences = Array.from({ length: 20 }, (): Sequence => [0, 1])
+      return attention(
+        'writeCache',
+        { label: `numbers around ${spread}`, sequences, heads: 2, kvHeads: 2, keyDim: 32, spread },
+        dtype,
+        cacheDtype,
+      )
+    }),
+  ),
   // What writeCache wrote can only be seen through attention: a context of one token gives its value, a longer one weighs keys.
   ...FLOATS.flatMap((dtype) =>
     CACHE_DTYPES.map((cacheDtype) =>
