@@ -1,4 +1,6 @@
 import {
+  type CollectiveOps,
+  collectiveOps,
   type Device,
   DTYPE_CODE,
   type DType,
@@ -22,11 +24,13 @@ import {
   type WeightFormat,
 } from '@aphrodite/tensor'
 import { StepCapture } from './capture.ts'
+import type { NcclCommunicator } from './communicator.ts'
 import { kernelsCudaError } from './errors.ts'
 import type { FusedFits } from './fused-kernels.ts'
 import { packedBytes, pageBytes } from './layouts.ts'
 import { loadNative, type Native } from './native.ts'
 import { probeCuda } from './probe.ts'
+import type { Collective } from './step-list.ts'
 
 /** How long a wait for the device keeps the JavaScript thread from anything else. */
 const LOOK_MICROSECONDS = 1000
@@ -67,6 +71,8 @@ export class CudaDevice implements Device {
   readonly asynchronous = true
   readonly description: string
   readonly kernels: Kernels
+  /** What communicators do on this device. */
+  readonly collectives: CollectiveOps
   /** Which fused kernels it has for a captured step. */
   readonly fits: FusedFits
   readonly index: number
@@ -77,6 +83,7 @@ export class CudaDevice implements Device {
   readonly #native: Native
   readonly #context: number
   readonly #steps: StepCapture
+  readonly #communicators = new Set<NcclCommunicator>()
   #closed = false
 
   /** `card`: its name and driver, for people. */
@@ -91,6 +98,7 @@ export class CudaDevice implements Device {
     this.description = `cuda:${index} (${card}, ${blas ? 'cuBLASLt' : 'own GEMM, no cuBLASLt found'})`
     this.#steps = new StepCapture(native, context, nativeKernels(native, context), this)
     this.kernels = this.#steps.kernels
+    this.collectives = collectiveOps(native, context)
     this.fits = this.#steps.fits
   }
 
@@ -120,6 +128,7 @@ export class CudaDevice implements Device {
   }
   download(src: Tensor): Float32Array | Int32Array | Uint8Array {
     this.#steps.requireIdle('download')
+    this.#settle()
     return download(this.#native, this.#context, src)
   }
 
@@ -134,7 +143,7 @@ export class CudaDevice implements Device {
     return {
       wait: async () => {
         // A thread that looks all the time is not late; now and then it lets requests and aborts in.
-        while (!native.pollRead(context, read, LOOK_MICROSECONDS)) await new Promise<void>((resolve) => setImmediate(resolve))
+        await this.#waitFor(() => native.pollRead(context, read, LOOK_MICROSECONDS))
         const host = isFloat(dtype) ? new Float32Array(size) : new Int32Array(size)
         native.waitRead(context, read, DTYPE_CODE[dtype], host, isFloat(dtype) ? DTYPE_CODE.f32 : DTYPE_CODE.i32)
         return host
@@ -151,6 +160,7 @@ export class CudaDevice implements Device {
   }
   unpack(src: PackedWeight): Float32Array {
     this.#steps.requireIdle('unpack')
+    this.#settle()
     return unpackWeight(this.#native, this.#context, src)
   }
 
@@ -167,11 +177,55 @@ export class CudaDevice implements Device {
   }
 
   capture(enqueue: () => void): Graph {
-    return this.#steps.capture(enqueue)
+    const { replay, release } = this.#steps.capture(enqueue)
+    return {
+      release,
+      replay: () => {
+        this.#watch()
+        replay()
+      },
+    }
   }
 
   async synchronize(): Promise<void> {
+    if (this.#communicators.size > 0) await this.#waitFor(() => this.#native.pollStream(this.#context, LOOK_MICROSECONDS))
     this.#native.synchronize(this.#context)
+  }
+
+  /** Its handle in the addon. */
+  get context(): number {
+    return this.#context
+  }
+  /** What ranks exchange: enqueued, or a part of the step that is being captured. */
+  collective(work: Collective): void {
+    this.#steps.collective(work)
+  }
+  /** From now on whatever waits for the device looks whether the communicator's ranks have failed. */
+  attach(communicator: NcclCommunicator): void {
+    this.#communicators.add(communicator)
+  }
+  detach(communicator: NcclCommunicator): void {
+    this.#communicators.delete(communicator)
+  }
+
+  async #waitFor(done: () => boolean): Promise<void> {
+    const began = performance.now()
+    while (!done()) {
+      this.#watch(began)
+      await new Promise<void>((resolve) => setImmediate(resolve))
+    }
+    this.#watch()
+  }
+  /** Before a wait that nothing can interrupt: for a rank that does not come it would last for ever. */
+  #settle(): void {
+    if (this.#communicators.size === 0) return
+    const began = performance.now()
+    while (!this.#native.pollStream(this.#context, LOOK_MICROSECONDS)) this.#watch(began)
+    this.#watch()
+  }
+  /** Throws RANK_FAILED: a step that a failed rank had a part in ends, but what it computed is nothing. */
+  #watch(began = performance.now()): void {
+    for (const communicator of this.#communicators) communicator.check(performance.now() - began)
   }
 
   close(): void {

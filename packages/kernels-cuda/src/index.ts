@@ -1,3 +1,10 @@
+export {
+  abortCommunicator,
+  createNcclCommunicator,
+  createNcclId,
+  type NcclCommunicator,
+  type NcclCommunicatorOptions,
+} from './communicator.ts'
 export * from './device.ts'
 export * from './errors.ts'
 export * from './probe.ts'

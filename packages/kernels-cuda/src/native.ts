@@ -1,12 +1,13 @@
 import { existsSync, readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-import { AphroditeError, missingOps, type NativeOps, type NativeTransfers } from '@aphrodite/tensor'
+import { AphroditeError, missingOps, type NativeCollectives, type NativeOps, type NativeTransfers } from '@aphrodite/tensor'
 import type { NativeCapture } from './capture.ts'
+import type { NativeNccl } from './communicator.ts'
 import { kernelsCudaError } from './errors.ts'
 
 /** What the addon has besides ops. Addresses and handles are numbers below 2^53. */
-export interface Native extends NativeOps, NativeTransfers, NativeCapture {
+export interface Native extends NativeOps, NativeTransfers, NativeCapture, NativeCollectives, NativeNccl {
   raiseWith(error: typeof AphroditeError): void
   /** targets: what the kernels were compiled for, `80 89 90 90a ptx90`. */
   probe(): { devices: { name: string; memory: number; capability: number }[]; targets: string; reason?: string }
@@ -23,6 +24,8 @@ export interface Native extends NativeOps, NativeTransfers, NativeCapture {
   beginRead(context: number, address: number, dtype: number, elements: number): number
   /** Whether the copy is there, or comes within so many microseconds; the thread is busy meanwhile. */
   pollRead(context: number, read: number, microseconds: number): boolean
+  /** Whether all that was enqueued is done, or is within so many microseconds; the thread is busy meanwhile. */
+  pollStream(context: number, microseconds: number): boolean
   waitRead(context: number, read: number, dtype: number, dst: Float32Array | Int32Array, dstDtype: number): void
   readSeconds(context: number, address: number, bytes: number): number
   operationsPerSecond(context: number, dtype: number): number
