@@ -54,6 +54,13 @@ const endOf = (r: Region): number => (r.rows === 0 ? r.start : r.start + (r.rows
 export function overlaps(a: Region, b: Region): boolean {
   if (a.rows === 0 || b.rows === 0 || endOf(a) <= b.start || endOf(b) <= a.start) return false
   if (a.rows === 1 && b.rows === 1) return true
+  if (a.rows > 1 && b.rows > 1 && a.stride === b.stride) {
+    // Row i of a and row i + n of b are the same distance apart for all i.
+    const { stride } = a
+    const apart = b.start - a.start
+    const least = Math.max(1 - a.rows, Math.floor((-b.rowBytes - apart) / stride) + 1)
+    return least < b.rows && apart + least * stride < a.rowBytes
+  }
   const [few, many] = a.rows < b.rows ? [a, b] : [b, a]
   for (let i = 0, s = few.start; i < few.rows; i++, s += few.stride) if (hits(many, s, s + few.rowBytes)) return true
   return false
@@ -67,55 +74,77 @@ function hits(r: Region, from: number, to: number): boolean {
   return row < r.rows && r.start + row * r.stride < to
 }
 
-/** A set of bytes: stretches in rising order that do not touch. */
+/** Whether all of `inner` lies in `outer`, where that is easily said. */
+function holds(outer: Region, inner: Region): boolean {
+  if (outer.rows === 1) return outer.start <= inner.start && endOf(inner) <= endOf(outer)
+  if (inner.rows > 1 && inner.stride !== outer.stride) return false
+  const row = Math.floor((inner.start - outer.start) / outer.stride)
+  const column = inner.start - outer.start - row * outer.stride
+  return row >= 0 && row + inner.rows <= outer.rows && column + inner.rowBytes <= outer.rowBytes
+}
+
+/** A set of bytes. Regions stay what they are for as long as they come and go whole: a step has views of thousands of rows. */
 export class ByteSet {
-  /** start, end, start, end … */
-  #edges: number[] = []
+  #regions: Region[] = []
 
   constructor(regions: Iterable<Region> = []) {
     for (const region of regions) this.add(region)
   }
 
   get isEmpty(): boolean {
-    return this.#edges.length === 0
+    return this.#regions.length === 0
   }
 
   add(region: Region): void {
-    if (region.rows === 0) return
-    this.#edges = this.isEmpty ? edgesOf(region) : merged(this.#edges, edgesOf(region), (a, b) => a || b)
+    if (region.rows > 0 && !this.#regions.some((r) => holds(r, region))) this.#regions.push(region)
   }
 
   subtract(region: Region): void {
-    if (this.overlaps(region)) this.#edges = merged(this.#edges, edgesOf(region), (a, b) => a && !b)
+    if (!this.overlaps(region)) return
+    this.#regions = this.#regions.flatMap((r) => (!overlaps(r, region) ? r : holds(region, r) ? [] : without(r, region)))
   }
 
   overlaps(region: Region): boolean {
-    const edges = this.#edges
-    if (edges.length === 0 || region.rows === 0 || endOf(region) <= edges[0]! || edges[edges.length - 1]! <= region.start) return false
-    for (let i = 0; i < edges.length; i += 2) if (hits(region, edges[i]!, edges[i + 1]!)) return true
+    for (const r of this.#regions) if (overlaps(r, region)) return true
     return false
   }
 }
 
+/** What is left of a. */
+function without(a: Region, b: Region): Region[] {
+  const { block } = a
+  const column = b.start - a.start
+  if (a.rows === 1 && b.rows > 1 && column >= 0 && endOf(b) <= endOf(a)) {
+    const between = { start: b.start + b.rowBytes, rowBytes: b.stride - b.rowBytes, rows: b.rows - 1, stride: b.stride, block }
+    const parts = [contiguous(a.start, column, block), between, contiguous(endOf(b), endOf(a) - endOf(b), block)]
+    return parts.filter((r) => r.rows > 0 && r.rowBytes > 0)
+  }
+  if (a.rows > 1 && a.rows === b.rows && a.stride === b.stride && column + b.rowBytes <= a.stride && column >= a.rowBytes - a.stride) {
+    // Row for row, beside each other.
+    const right = column + b.rowBytes
+    const parts = [
+      { ...a, rowBytes: column },
+      { ...a, start: a.start + right, rowBytes: a.rowBytes - right },
+    ]
+    return parts.filter((r) => r.rowBytes > 0)
+  }
+  const left: Region[] = []
+  const edges = edgesOf(b)
+  let e = 0
+  for (let i = 0, from = a.start, end = from + a.rowBytes; i < a.rows; i++, from = a.start + i * a.stride, end = from + a.rowBytes) {
+    while (e > 0 && edges[e - 1]! > from) e -= 2
+    for (; e < edges.length && edges[e]! < end; e += 2) {
+      if (edges[e]! > from) left.push(contiguous(from, edges[e]! - from, block))
+      from = Math.max(from, edges[e + 1]!)
+    }
+    if (from < end) left.push(contiguous(from, end - from, block))
+  }
+  return left
+}
+
+/** start, end, start, end … */
 function edgesOf(r: Region): number[] {
   const edges: number[] = []
   for (let i = 0, s = r.start; i < r.rows; i++, s += r.stride) edges.push(s, s + r.rowBytes)
   return edges
-}
-
-/** The stretches where `keep` holds of being inside a and being inside b. */
-function merged(a: readonly number[], b: readonly number[], keep: (inA: boolean, inB: boolean) => boolean): number[] {
-  const result: number[] = []
-  let i = 0
-  let j = 0
-  let inside = false
-  while (i < a.length || j < b.length) {
-    const at = Math.min(a[i] ?? Number.POSITIVE_INFINITY, b[j] ?? Number.POSITIVE_INFINITY)
-    while (a[i] === at) i++
-    while (b[j] === at) j++
-    const now = keep(i % 2 === 1, j % 2 === 1)
-    if (now !== inside) result.push(at)
-    inside = now
-  }
-  return result
 }
