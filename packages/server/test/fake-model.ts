@@ -50,6 +50,7 @@ export class FakeModel implements LanguageModel {
       architecture: 'FakeForCausalLM',
       device: 'cpu',
       dtype: 'float32',
+      kvCacheDtype: 'f32',
       threads: 1,
       maxModelLen: script.maxModelLen ?? 100_000,
       vocabSize: 1000,

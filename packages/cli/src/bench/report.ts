@@ -46,13 +46,14 @@ export const limitFigures = ({ readBytesPerSecond, flops }: DeviceLimits): Recor
 })
 
 export function configuration(llm: LLM, more: Record<string, number | string>): BenchResult['configuration'] {
-  const { model, architecture, device, deviceKind, dtype, threads, parameters, ledger, maxModelLen, freeMemory } = llm.info
+  const { model, architecture, device, deviceKind, dtype, kvCacheDtype, threads, parameters, ledger, maxModelLen, freeMemory } = llm.info
   return {
     model,
     architecture,
     parameters,
     device,
     dtype,
+    kvCacheDtype,
     ...(deviceKind === 'cpu' && { threads }),
     cpu: cpus()[0]?.model.trim() ?? 'unknown',
     cores: availableParallelism(),
