@@ -1,12 +1,13 @@
 import { layersError } from './errors.ts'
 
-type Json = Readonly<Record<string, unknown>>
+/** config.json, parsed. */
+export type ConfigJson = Readonly<Record<string, unknown>>
 
 /** config.json with types: every read names its key, its type and its default, and a wrong one is an error that names the file. */
 export class ConfigReader {
-  readonly json: Json
+  readonly json: ConfigJson
   readonly #where: string
-  constructor(json: Json, where = 'config.json') {
+  constructor(json: ConfigJson, where = 'config.json') {
     this.json = json
     this.#where = where
   }
@@ -43,7 +44,7 @@ export class ConfigReader {
     if (!this.has(key)) return undefined
     const value = this.json[key]
     if (typeof value !== 'object' || Array.isArray(value)) throw this.error(`${key} should be an object, is ${JSON.stringify(value)}`)
-    return new ConfigReader(value as Json, `${this.#where}: ${key}`)
+    return new ConfigReader(value as ConfigJson, `${this.#where}: ${key}`)
   }
 
   /** An array of numbers or of strings; undefined when absent. */

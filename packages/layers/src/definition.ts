@@ -1,10 +1,7 @@
-import { ConfigReader } from './config.ts'
+import { type ConfigJson, ConfigReader } from './config.ts'
 import type { CausalLM } from './model.ts'
 import type { Quantization } from './quantization/method.ts'
 import { renamed } from './weights.ts'
-
-/** config.json, parsed. */
-export type ConfigJson = Readonly<Record<string, unknown>>
 
 /** What a model package exports: which architectures of config.json it serves, how it is made of one, and what its checkpoints need. */
 export interface ModelDefinition<C = unknown> {

@@ -12,8 +12,8 @@ export type {
   StateMetadata,
   StateSpec,
 } from './cache.ts'
-export { ConfigReader } from './config.ts'
-export { type ConfigJson, defineModel, type ModelDefinition } from './definition.ts'
+export { type ConfigJson, ConfigReader } from './config.ts'
+export { defineModel, type ModelDefinition } from './definition.ts'
 export { ParallelLMHead, type ParallelLMHeadOptions, VocabParallelEmbedding, type VocabParallelEmbeddingOptions } from './embedding.ts'
 export {
   ColumnParallelLinear,
