@@ -84,13 +84,13 @@ async function openEngine() {
   const checkpoint = openCheckpoint(modelPath)
   model.loadWeights(checkpoint)
   checkpoint.close()
-  const sizes = { maxModelLen: 512, maxNumSeqs: 8, maxNumBatchedTokens: 64, kvCacheBytes: 8 << 20 }
+  const sizes = { maxModelLen: 512, maxNumSeqs: 32, maxNumBatchedTokens: 128, kvCacheBytes: 16 << 20 }
   const core = new EngineCore({ model, device, cacheDtype: 'bf16', ...sizes })
   let requests = 0
   return {
     async run(steps: number): Promise<void> {
       for (let step = 0; step < steps || core.hasWork; step++) {
-        while (step < steps && core.stats().running + core.stats().waiting < 8) {
+        while (step < steps && core.stats().running + core.stats().waiting < 32) {
           const n = requests++
           const promptTokenIds = Array.from({ length: 4 + ((n * 13) % 90) }, (_, i) => 3 + ((i * 7 + (n % 5) * 31) % 1000))
           const params = resolveSamplingParams({ temperature: n % 2, maxTokens: 5 + ((n * 29) % 60), ignoreEos: true, seed: n })

@@ -8,6 +8,7 @@ import { createCudaDevice } from '../dist/index.js'
 const SHAPES = [
   { name: '8k, 32:8 of 128', sequences: [[0, 8192]] },
   { name: '8k, 32:8 of 128, f16', sequences: [[0, 8192]], dtype: 'f16' },
+  { name: '8k, e4m3 cache', sequences: [[0, 8192]], cacheDtype: 'f8e4m3' },
   { name: '8k, 32:8 of 64', sequences: [[0, 8192]], dim: 64 },
   { name: '8k, 32:32 of 96', sequences: [[0, 8192]], dim: 96, kvHeads: 32, group: 1 },
   { name: '8k, 16:8 of 256', sequences: [[0, 8192]], dim: 256, group: 2 },
@@ -17,6 +18,7 @@ const SHAPES = [
   { name: '8k, soft cap', sequences: [[0, 8192]], options: { softCap: 50 } },
   { name: '512 behind 7,680', sequences: [[7680, 512]] },
   { name: '32 behind 32,000', sequences: [[32000, 32]] },
+  { name: '32 behind 32,000, e4m3 cache', sequences: [[32000, 32]], cacheDtype: 'f8e4m3' },
   { name: '16 × 512', sequences: Array.from({ length: 16 }, () => [0, 512]) },
   { name: '64 × 128', sequences: Array.from({ length: 64 }, () => [0, 128]) },
 ]
@@ -54,7 +56,7 @@ function fillRandom(tensor) {
   }
 }
 
-async function measure({ sequences, kvHeads = 8, group = 4, dim = 128, dtype = 'bf16', options = {} }) {
+async function measure({ sequences, kvHeads = 8, group = 4, dim = 128, dtype = 'bf16', cacheDtype = dtype, options = {} }) {
   const arena = new Arena(device, 1 << 20)
   const heads = kvHeads * group
   const filled = (shape, type, values) => {
@@ -70,7 +72,7 @@ async function measure({ sequences, kvHeads = 8, group = 4, dim = 128, dtype = '
     const j = random.below(i + 1)
     ;[order[i], order[j]] = [order[j], order[i]]
   }
-  const shape = { kvHeads, keyDim: dim, valueDim: dim, dtype }
+  const shape = { kvHeads, keyDim: dim, valueDim: dim, dtype: cacheDtype }
   const cache = new PagedCache(arena.reserve(total * device.pageBytes(shape)), shape, total)
   const rows = arena.empty([total * PAGE_TOKENS, kvHeads * dim], dtype)
   fillRandom(rows)
@@ -113,5 +115,5 @@ async function measure({ sequences, kvHeads = 8, group = 4, dim = 128, dtype = '
 
 console.log(device.description)
 for (const shape of SHAPES.filter((s) => wanted.length === 0 || wanted.some((w) => s.name.includes(w))))
-  console.log(`${shape.name.padEnd(24)}${await measure(shape)}`)
+  console.log(`${shape.name.padEnd(30)}${await measure(shape)}`)
 device.close()
