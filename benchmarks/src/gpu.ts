@@ -64,7 +64,7 @@ const WORKLOADS: readonly Workload[] = [
   },
   {
     name: 'throughput',
-    args: ['throughput', 'qwen3-0.6b', '--num-prompts', '256', ...span, '--temperature', '0.6', ...repeat],
+    args: ['throughput', 'qwen3-0.6b', '--num-prompts', '256', ...span, '--temperature', '0.6', '--capture-at-start', ...repeat],
     figure: 'outputTokensPerSecond',
     targets: { H200: 20_000 },
   },

@@ -108,7 +108,7 @@ export const CACHE: FlagGroup = {
       help: "GPU: how much of the card's memory weights, workspace and cache may use",
       default: '0.9',
     },
-    { name: 'capture-at-start', type: boolean, help: 'GPU: capture decode steps at the start, not when they are met', default: 'false' },
+    { name: 'capture-at-start', type: boolean, help: 'GPU: capture steps at the start, not when they are met', default: 'false' },
   ],
 }
 

@@ -18,7 +18,7 @@ const PROMPT_TOKENS = [16, 32, 64, 96, 128, 192, 256, 320, 384, 448, 512]
 /** The least number of rows, of few numbers, that so many sequences fit into; no more than `most`, which must hold them. */
 export function paddedRows(sequences: number, most: number): number {
   const first = FIRST.find((rows) => rows >= sequences)
-  const step = sequences <= 256 ? 16 : 64
+  const step = sequences <= 256 ? 32 : 64
   return Math.min(most, first ?? Math.ceil(sequences / step) * step)
 }
 

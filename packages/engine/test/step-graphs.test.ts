@@ -137,7 +137,7 @@ describe('padded decode steps', () => {
     const rows = Array.from({ length: 1024 }, (_, i) => paddedRows(i + 1, 1000))
     for (const [i, n] of rows.slice(0, 1000).entries()) expect([n >= i + 1, n <= Math.max(2 * i + 1, i + 64)]).toEqual([true, true])
     const all = [...new Set(rows)]
-    expect(all).toEqual([...[1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64], ...range(80, 256, 16), ...range(320, 960, 64), 1000])
+    expect(all).toEqual([...[1, 2, 4, 8, 16, 24, 32, 40, 48, 56, 64], ...range(96, 256, 32), ...range(320, 960, 64), 1000])
   })
 })
 

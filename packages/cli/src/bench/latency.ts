@@ -16,9 +16,11 @@ export interface LatencyOptions {
 export async function benchLatency(llm: LLM, options: LatencyOptions): Promise<BenchResult> {
   const { inputLen, outputLen, batchSize, repeat, temperature } = options
   const random = generator(options.seed)
-  const one = () => timeOne(llm, randomPrompt(inputLen, llm.info.vocabSize, random), outputLen, temperature)
-  const batch = () => Promise.all(Array.from({ length: batchSize }, one))
-  await batch() // once for caches and clocks, and for steps that are captured when they are met
+  const one = (length: number) => timeOne(llm, randomPrompt(inputLen, llm.info.vocabSize, random), length, temperature)
+  const batch = (length = outputLen) => Promise.all(Array.from({ length: batchSize }, () => one(length)))
+  // For caches and clocks, and for steps that are captured when they are met for the second time: those of prompts too.
+  await batch(1)
+  await batch()
   const firsts: number[] = []
   const steps: number[] = []
   for (let r = 0; r < repeat; r++) {
