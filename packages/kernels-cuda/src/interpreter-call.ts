@@ -24,10 +24,10 @@ export const interpreterFits =
 
 /** The handle of a list of these calls; undefined where the addon has no room for it. */
 export function makeInterpreter(native: NativeInterpreter, context: number, { calls }: Stretch, lastTag = 0): number | undefined {
-  const all = calls.flatMap(({ call, sources, read, stored }) => {
+  const all = calls.flatMap(({ call, sources, buffer, stored }) => {
     const numbers = numbersOf(call)
     const links = [0, 1, 2].flatMap((i) => [sources[i]?.op ?? 0, sources[i]?.offset ?? 0])
-    return [KIND[call.op], ...links, read ? 1 : 0, stored ? 1 : 0, numbers.length, ...numbers]
+    return [KIND[call.op], ...links, buffer ?? -1, stored ? 1 : 0, numbers.length, ...numbers]
   })
   const handle = native.makeInterpreter(context, Float64Array.from(all), lastTag)
   return handle === 0 ? undefined : handle

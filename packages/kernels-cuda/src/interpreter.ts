@@ -16,8 +16,8 @@ export interface InterpretedCall {
   readonly call: Call<'fusedLinear' | 'fusedAttention'>
   /** Of a linear: its input, and what it adds to; of attention: q, k and v. */
   readonly sources: readonly Source[]
-  /** A later call of the list reads the result. */
-  readonly read: boolean
+  /** Of the list's buffers the one for its result; undefined: no later call of the list reads it. */
+  readonly buffer: number | undefined
   /** Something else reads it, from memory. */
   readonly stored: boolean
 }
@@ -100,9 +100,10 @@ function stretchFrom(entries: readonly Entry[], candidates: readonly (Candidate 
     const own = candidates.slice(from, to) as Candidate[]
     if (!own.some((c) => c.call.op === 'fusedAttention')) return undefined
     const stored = own.map((_, i) => isNeeded(entries, from + i, to))
-    if (!storesSafely(entries, own, sources, stored, from)) continue
-    const read = own.map((_, i) => sources.slice(0, own.length).some((s) => s.some(({ op }) => op === i + 1)))
-    return { from, to, calls: own.map(({ call }, i) => ({ call, sources: sources[i]!, read: read[i]!, stored: stored[i]! })) }
+    const seen = seenBy(own, sources)
+    if (!storesSafely(entries, own, sources, stored, from, seen)) continue
+    const buffers = buffersOf(own, sources, seen)
+    return { from, to, calls: own.map(({ call }, i) => ({ call, sources: sources[i]!, buffer: buffers[i], stored: stored[i]! })) }
   }
   return undefined
 }
@@ -156,11 +157,11 @@ function storesSafely(
   sources: readonly (readonly Source[])[],
   stored: readonly boolean[],
   from: number,
+  seen: readonly ReadonlySet<number>[],
 ): boolean {
   const regions = own.flatMap(({ out }, i) => (stored[i] ? [{ i, region: regionOf(out) }] : []))
   if (regions.length === 0) return true
   if (regions.some((a, n) => regions.slice(n + 1).some((b) => overlaps(a.region, b.region)))) return false
-  const after = finishedBefore(own, sources)
   return own.every(({ operands }, reader) => {
     const { inputs, touches } = entries[from + reader]!.extents
     const isOperand = (r: Region): boolean => operands.some((t) => regionOf(t).start === r.start)
@@ -168,26 +169,61 @@ function storesSafely(
     if ([...inputs.filter((r) => !isOperand(r)), ...touches].some(hit)) return false
     return operands.every((t, n) => {
       if (sources[reader]![n]!.op !== 0) return true
-      return regions.every((s) => s.i === reader || !overlaps(s.region, regionOf(t)) || after[s.i]!.has(reader))
+      return regions.every((s) => s.i === reader || !overlaps(s.region, regionOf(t)) || seen[s.i]!.has(reader))
     })
   })
 }
 
-/** For each call those whose every result was seen by whoever makes a part of its own. */
-function finishedBefore(own: readonly Candidate[], sources: readonly (readonly Source[])[]): Set<number>[] {
-  const sets: Set<number>[] = []
-  for (const [i, { call }] of own.entries()) {
-    const set = new Set<number>()
-    // The sum's other half is read by elements.
-    const whole = call.op === 'fusedLinear' ? sources[i]!.slice(0, 1) : sources[i]!
-    for (const { op } of whole) {
+/**
+ * For each call those of which every result was there before any block stored a part of its own, so that whatever they read may be
+ * written over. A block of a linear waits for all of its input; one of attention for its heads alone.
+ */
+function seenBy(own: readonly Candidate[], sources: readonly (readonly Source[])[]): ReadonlySet<number>[] {
+  /** What was there once the whole result of a call is. */
+  const whole: ReadonlySet<number>[] = []
+  const part: ReadonlySet<number>[] = []
+  for (const [i, { call, operands }] of own.entries()) {
+    const isLinear = call.op === 'fusedLinear'
+    const [all, one] = [new Set<number>(), new Set<number>()]
+    // What a linear adds to is read by elements, and tells nothing of the rest.
+    const unread = new Map<number, ByteSet>()
+    for (const [n, { op }] of (isLinear ? sources[i]!.slice(0, 1) : sources[i]!).entries()) {
       if (op === 0) continue
-      if (call.op === 'fusedLinear') set.add(op - 1)
-      for (const earlier of sets[op - 1]!) set.add(earlier)
+      const rest = unread.get(op - 1) ?? new ByteSet([regionOf(own[op - 1]!.out)])
+      rest.subtract(regionOf(operands[n]!))
+      unread.set(op - 1, rest)
     }
-    sets.push(set)
+    for (const [from, rest] of unread) {
+      const complete = rest.isEmpty
+      // Each row of a linear is there only once its input was; some heads of attention say nothing of the others.
+      const before = own[from]!.call.op === 'fusedLinear' || complete ? whole[from]! : []
+      for (const earlier of before) all.add(earlier)
+      if (complete) all.add(from)
+      if (!isLinear && own[from]!.call.op === 'fusedLinear') for (const earlier of whole[from]!) one.add(earlier)
+    }
+    whole.push(all)
+    part.push(isLinear ? all : one)
   }
-  return sets
+  return part
+}
+
+/** Few buffers stay in the cache between memory and multiprocessors: one is used again as soon as all have read what it held. */
+function buffersOf(
+  own: readonly Candidate[],
+  sources: readonly (readonly Source[])[],
+  seen: readonly ReadonlySet<number>[],
+): (number | undefined)[] {
+  const readers = own.map((_, i) => own.flatMap((_, r) => (sources[r]!.some(({ op }) => op === i + 1) ? [r] : [])))
+  const holders: { last: number; readonly op: string; readonly size: number }[] = []
+  return own.map(({ call, out }, i) => {
+    if (readers[i]!.length === 0 && call.op === 'fusedLinear') return undefined
+    const free = holders.findIndex(
+      ({ last, op, size }) => op === call.op && size === out.size && [last, ...readers[last]!].every((r) => seen[i]!.has(r)),
+    )
+    if (free < 0) return holders.push({ last: i, op: call.op, size: out.size }) - 1
+    holders[free]!.last = i
+    return free
+  })
 }
 
 /** Bytes of weights up to which it was measured to be faster than kernels of their own (`docs/interpreter.md`). */

@@ -32,14 +32,17 @@ export class EmulatedInterpreter {
   }
 
   #interpret(calls: readonly InterpretedCall[]): void {
-    const results: (Tensor | undefined)[] = []
+    const results: Tensor[] = []
+    const holders = new Map<number | undefined, number>()
     const stores: (() => void)[] = []
-    for (const { call, sources, read, stored } of calls) {
+    for (const { call, sources, buffer, stored } of calls) {
       const operand = (t: Tensor, n: number): Tensor => {
         const { op, offset } = sources[n]!
         if (op === 0) return t
-        const from = results[op - 1]
-        if (!from) throw new Error(`call ${results.length + 1} reads call ${op}, which is not kept`)
+        const from = results[op - 1]!
+        const kept = calls[op - 1]!.buffer
+        if (kept === undefined || holders.get(kept) !== op)
+          throw new Error(`call ${results.length + 1} reads call ${op}, which is not kept`)
         return new Tensor(from.address + offset * (from.dtype === 'f32' ? 4 : 2), t.dtype, t.shape, t.strides, this.#arena, from.block)
       }
       const [out] = call.args
@@ -53,7 +56,8 @@ export class EmulatedInterpreter {
         const [, q, k, v, ...rest] = call.args
         this.#ops.fusedAttention(result, operand(q, 0), operand(k, 1), operand(v, 2), ...rest)
       }
-      results.push(read ? result : undefined)
+      results.push(result)
+      holders.set(buffer, results.length)
       // As late as can be: a block may be that slow.
       if (stored) stores.push(() => this.#ops.copy(out, result))
     }

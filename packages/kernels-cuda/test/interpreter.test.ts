@@ -45,7 +45,10 @@ describe('a step of models with its stretches interpreted', () => {
     expect([stretch!.from, stretch!.to]).toEqual([1, entries.length])
     // The logits are all that anybody reads; everything else is read by the calls themselves.
     expect(stretch!.calls.map((c) => c.stored)).toEqual(stretch!.calls.map((_, i) => i === stretch!.calls.length - 1))
-    expect(stretch!.calls.map((c) => c.read)).toEqual(stretch!.calls.map((_, i) => i !== stretch!.calls.length - 1))
+    // Five buffers: one for each kind of result, two for the sums, of which one is read while the other is written.
+    const buffers = stretch!.calls.map((c) => c.buffer)
+    expect(buffers.slice(0, -1).every((b) => b !== undefined && b < 5)).toBe(true)
+    expect(buffers.at(-1)).toBeUndefined()
     // q/k/v product, attention, sum, gate and up product, sum, then the next layer's q/k/v product
     expect(stretch!.calls.slice(0, 6).map((c) => c.sources.map((s) => s.op))).toEqual([[0], [1, 1, 1], [2, 0], [3], [4, 3], [5]])
   })
@@ -147,7 +150,7 @@ describe('whether it is worth it', () => {
   const weighing = (bytes: number) => {
     const b = new Bench()
     const call = { op: 'fusedLinear', args: [b.temporary(1, 8), b.temporary(1, 8), b.weight(8, 8), {}] } as const
-    const calls = [{ call, sources: [{ op: 0, offset: 0 }], read: false, stored: true }]
+    const calls = [{ call, sources: [{ op: 0, offset: 0 }], buffer: undefined, stored: true }]
     return isWorthwhile({ from: 0, to: 1, calls } as never, { packedBytes: () => bytes })
   }
   test('goes by the bytes of the weights, and by the variable before that', () => {

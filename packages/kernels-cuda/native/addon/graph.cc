@@ -1,5 +1,6 @@
 // beginCapture, endCapture, replay, releaseGraph: ops between the first two are captured instead of done.
 #include "graphs.h"
+#include "interpreter.h"
 #include "op.h"
 
 namespace {
@@ -9,6 +10,7 @@ void Begin(Args& a) {
   a.require(!c.capturing, "a graph is being captured already");
   check(cudaStreamBeginCapture(c.stream, cudaStreamCaptureModeRelaxed), "cudaStreamBeginCapture");
   c.capturing = true;
+  c.interpreters->captured = false;
 }
 
 /// endCapture(context, keep): the graph's handle; 0 for one that is thrown away
@@ -32,7 +34,7 @@ Napi::Value End(Args& a) {
   code = cudaGraphUpload(made, c.stream);
   if (code != cudaSuccess) cudaGraphExecDestroy(made);
   check(code, "cudaGraphUpload");
-  c.graphs->made[c.graphs->next] = made;
+  c.graphs->made[c.graphs->next] = {made, c.interpreters->captured};
   return Napi::Number::New(a.env(), c.graphs->next++);
 }
 
@@ -41,7 +43,10 @@ void Replay(Args& a) {
   auto found = c.graphs->made.find(a.number("graph"));
   a.require(found != c.graphs->made.end(), "there is no such graph");
   a.require(!c.capturing, "a graph is being captured");
-  check(cudaGraphLaunch(found->second, c.stream), "cudaGraphLaunch");
+  const Graph& graph = found->second;
+  auto start = [&] { check(cudaGraphLaunch(graph.work, c.stream), "cudaGraphLaunch"); };
+  if (graph.takesTurns) inTurn(c, start);
+  else start();
 }
 
 void Release(Args& a) {
@@ -49,7 +54,7 @@ void Release(Args& a) {
   auto found = c.graphs->made.find(a.number("graph"));
   if (found == c.graphs->made.end()) return;
   check(cudaStreamSynchronize(c.stream), "cudaStreamSynchronize");
-  cudaGraphExecDestroy(found->second);
+  cudaGraphExecDestroy(found->second.work);
   c.graphs->made.erase(found);
 }
 

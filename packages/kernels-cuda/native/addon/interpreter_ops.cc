@@ -32,7 +32,7 @@ InterpreterSource sourceOf(Args& a, int64_t before) {
   return s;
 }
 
-/// calls: for each kind, three sources (op and offset), read, stored, how many numbers follow, its numbers; lastTag: the tags of
+/// calls: for each kind, three sources (op and offset), buffer or -1, stored, how many numbers follow, its numbers; lastTag: the tags of
 /// words that are new begin behind it. The list's handle, or 0.
 Napi::Value Make(Args& a) {
   Context& c = a.context();
@@ -50,7 +50,7 @@ Napi::Value Make(Args& a) {
     const InterpreterSource s0 = sourceOf(head, before), s1 = sourceOf(head, before), s2 = sourceOf(head, before);
     if (op.isAttention) op.q = s0, op.k = s1, op.v = s2;
     else op.x = s0, op.old = s1;
-    op.words = head.flag("read"), op.store = head.flag("stored");
+    op.buffer = int(head.integer("buffer", -1, 1 << 20)), op.store = head.flag("stored");
     const size_t own = size_t(head.integer("numbers", 0, 1 << 10));
     at += 10;
     a.require(own <= count - at, "a call has fewer numbers than it says");
@@ -69,7 +69,9 @@ void Run(Args& a) {
   Context& c = a.context();
   auto found = c.interpreters->made.find(a.number("list"));
   a.require(found != c.interpreters->made.end(), "there is no such list");
-  startInterpreter(c, found->second->launch);
+  const InterpreterLaunch& launch = found->second->launch;
+  if (c.capturing) c.interpreters->captured = true, startInterpreter(c, launch);
+  else inTurn(c, [&] { startInterpreter(c, launch); });
 }
 
 /// After the graphs that run it.

@@ -1,6 +1,7 @@
 // The interpreter: stretches of a decode step of one sequence as one kernel that stays on every multiprocessor. docs/interpreter.md
 // has the reasons and the numbers.
 #pragma once
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -23,8 +24,10 @@ struct InterpreterOp {
   QkvCall qkv{};
   InterpreterSource x, old;  // of a linear
   InterpreterSource q, k, v;  // of attention; never memory
-  bool words = false;  // a later op of the list reads the result …
-  bool store = false;  // … something else does, from memory
+  /// Where its words are, for a later op of the list; -1: no op reads them. Whoever shares a buffer writes when every block has
+  /// read what was there before.
+  int buffer = -1;
+  bool store = false;  // something else reads the result, from memory
 };
 
 struct InterpreterLaunch {
@@ -52,6 +55,11 @@ struct InterpreterList {
 
 /// Lists, by handle, and the words of the latest.
 struct Interpreters {
+  explicit Interpreters(const Context& c) : device(c.device) {}
+  ~Interpreters();
+  const int device;
+  bool waits = false;     // is counted among those of its device that take turns
+  bool captured = false;  // a list was launched since the graph's capture began
   std::map<double, std::unique_ptr<InterpreterList>> made;
   double next = 1;
   std::shared_ptr<InterpreterWords> words;
@@ -65,6 +73,10 @@ bool interpreterTakes(const Context& c, const AttentionCall& a, const QkvCall& q
 /// Null where the ops do not fit together or into shared memory. Allocates and copies: not while a graph is captured.
 /// lastTag: what tags of new words begin behind, for tests.
 std::unique_ptr<InterpreterList> makeInterpreterList(Context& c, const std::vector<InterpreterOp>& ops, uint32_t lastTag = 0);
+
+/// Does `start`, which enqueues lists on the context's stream, behind those of other contexts of the device: of two at once each
+/// could hold half of the multiprocessors and wait for the other half.
+void inTurn(Context& c, const std::function<void()>& start);
 
 // of the kernel's file
 bool interpreterStarts(const Context& c, int dim, int sharedBytes);

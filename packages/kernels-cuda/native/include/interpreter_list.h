@@ -26,7 +26,8 @@ struct Product {
   uint64_t* words;   // result: a number a word, kEndGated two; null: nobody in the list reads it
   void* store;       // result in memory; null: nobody outside reads it
   uint32_t xOp, oldOp, op;
-  int n, k;  // n: rows, or pairs of rows for kEndGated
+  int n, k;        // n: rows, or pairs of rows for kEndGated
+  int each, left;  // units (rows, pairs of pairs) of a block, and how many blocks have one more
   float eps, offset;
   uint8_t epilogue, xPairs /* a word has two numbers */, storeFloat /* memory is f32, else bf16 */, nothing;
 };
@@ -75,7 +76,7 @@ inline int planeBytes(int k) { return (k * 2 + 127) / 128 * 128 + 64; }
 inline int inputBytes(int k, bool norm) { return planeBytes(k) * (norm ? 2 : 1); }
 /// queries, this token's key and value, its scores, the parts of eight warps
 inline int attentionBytes(int dim, int group) {
-  return group * (dim + 8) * 2 + 2 * dim * 4 + 64 + kConsumers * group * (dim + 2) * 4;
+  return group * (dim + 8) * 2 + 2 * dim * 4 + 64 + kConsumers * group * (dim + 4) * 4;
 }
 
 }  // namespace interpreter

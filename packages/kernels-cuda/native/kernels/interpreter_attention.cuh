@@ -56,6 +56,12 @@ template <bool Transposed> __device__ __forceinline__ uint4 loadMatrices(uint32_
   else asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(p) : "memory");
   return v;
 }
+/// Of 8 rows of 8 numbers of 16 bits: rows become columns.
+__device__ __forceinline__ uint32_t transposed(uint32_t v) {
+  uint32_t r;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(v));
+  return r;
+}
 /// Where 16-byte chunk c of a token lies inside keys or values of a page: PageRows::chunk for rows of whole panels of 128 bytes.
 template <int D> __device__ __forceinline__ uint32_t chunkAt(int token, int c) {
   return (token >> 3) * (8 * D * 2) + (c >> 3) * 1024 + ((token & 7) * 8 + ((c ^ token) & 7)) * 16;
@@ -129,7 +135,7 @@ __device__ __forceinline__ void stageHeads(const Attention& a, uint32_t base, in
 /// The eight consumer warps of a block that has a part of it.
 template <int D, class AfterWait>
 __device__ __forceinline__ void attend(Ring& r, const Attention& a, uint32_t base, const uint32_t* absent, char* shared, AfterWait afterWait) {
-  constexpr int kQueryRow = D + 8, kPartRow = D + 2;
+  constexpr int kQueryRow = D + 8, kPartRow = D + 4;
   const int tid = threadIdx.x, warp = tid >> 5, lane = tid & 31, g = lane >> 2, t = lane & 3;
   const int kvHead = blockIdx.x / a.splits, split = blockIdx.x % a.splits, group = a.heads / a.kvHeads;
   bf16* const queries = reinterpret_cast<bf16*>(shared);
@@ -152,9 +158,11 @@ __device__ __forceinline__ void attend(Ring& r, const Attention& a, uint32_t bas
     s = warpSum(s);
     if (lane == 0) scores[warp] = s;
   }
-  float most = -INFINITY, total = 0, sums[D / 8][4];
+  // scores = keys · queryᵀ, sums = valuesᵀ · probabilities: tokens, then dimensions are rows, heads are the eight columns.
+  float most[2] = {-INFINITY, -INFINITY}, total[2] = {0, 0}, sums[D / 16][4];
 #pragma unroll
-  for (int i = 0; i < D / 8; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0;
+  for (int i = 0; i < D / 16; i++) sums[i][0] = sums[i][1] = sums[i][2] = sums[i][3] = 0;
+  const int keyToken = (lane & 7) + (lane >> 3 & 1) * 8, keyChunk = lane >> 4, valueToken = (lane & 7) + (lane >> 4) * 8, valueChunk = lane >> 3 & 1;
   const int begin = split * span.each, end = min(span.pages, begin + span.each);
   for (int first = begin; first < end; first += kSlotPages<D>) {
     barrierWait(r.full + r.slot * 8, r.phase);
@@ -167,46 +175,52 @@ __device__ __forceinline__ void attend(Ring& r, const Attention& a, uint32_t bas
           asm volatile("st.shared.v4.u32 [%0], {%1,%1,%1,%1};" ::"r"(values + chunkAt<D>(live + e / (D / 8), e % (D / 8))), "r"(0) : "memory");
         __syncwarp();
       }
-      float s[2][4] = {};
-#pragma unroll
-      for (int j = 0; j < 2; j++)
-#pragma unroll
-        for (int i = 0; i < D / 32; i++) {
-          const uint4 b = loadMatrices<false>(keys + chunkAt<D>(j * 8 + (lane & 7), i * 4 + (lane >> 3)));
-          multiply(s[j], q[2 * i][0], 0, q[2 * i][1], 0, b.x, b.y);
-          multiply(s[j], q[2 * i + 1][0], 0, q[2 * i + 1][1], 0, b.z, b.w);
-        }
-      float n = most;
-#pragma unroll
-      for (int j = 0; j < 2; j++)
-#pragma unroll
-        for (int e = 0; e < 2; e++) {
-          if (j * 8 + t * 2 + e >= live) s[j][e] = -INFINITY;
-          n = fmaxf(n, s[j][e]);
-        }
-      n = fmaxf(n, __shfl_xor_sync(~0u, n, 1)), n = fmaxf(n, __shfl_xor_sync(~0u, n, 2));
-      const float from = n == -INFINITY ? 0.f : n;
-      const float c = exp2f(most - from), p[4] = {exp2f(s[0][0] - from), exp2f(s[0][1] - from), exp2f(s[1][0] - from), exp2f(s[1][1] - from)};
-      most = n, total = total * c + p[0] + p[1] + p[2] + p[3];
-      const uint32_t p0 = pairOf(p[0], p[1]), p1 = pairOf(p[2], p[3]);
+      float s[2][4] = {};  // two chains of products
 #pragma unroll
       for (int i = 0; i < D / 16; i++) {
-        const uint4 b = loadMatrices<true>(values + chunkAt<D>(lane & 15, i * 2 + (lane >> 4)));
-        sums[2 * i][0] *= c, sums[2 * i][1] *= c, sums[2 * i + 1][0] *= c, sums[2 * i + 1][1] *= c;
-        multiply(sums[2 * i], p0, 0, p1, 0, b.x, b.y), multiply(sums[2 * i + 1], p0, 0, p1, 0, b.z, b.w);
+        const uint4 w = loadMatrices<false>(keys + chunkAt<D>(keyToken, 2 * i + keyChunk));
+        multiply(s[i & 1], w.x, w.y, w.z, w.w, q[i][0], q[i][1]);
+      }
+      float c[2];
+      uint32_t p[2];
+#pragma unroll
+      for (int h = 0; h < 2; h++) {  // of two heads
+        float low = s[0][h] + s[1][h], high = s[0][2 + h] + s[1][2 + h];  // tokens g and g + 8
+        if (g >= live) low = -INFINITY;
+        if (g + 8 >= live) high = -INFINITY;
+        float n = fmaxf(most[h], fmaxf(low, high));
+#pragma unroll
+        for (int o = 4; o < 32; o *= 2) n = fmaxf(n, __shfl_xor_sync(~0u, n, o));
+        const float from = n == -INFINITY ? 0.f : n;
+        c[h] = exp2f(most[h] - from), most[h] = n;
+        s[0][h] = exp2f(low - from), s[0][2 + h] = exp2f(high - from);
+        total[h] = total[h] * c[h] + s[0][h] + s[0][2 + h];
+      }
+#pragma unroll
+      for (int h = 0; h < 2; h++) p[h] = transposed(pairOf(s[0][2 * h], s[0][2 * h + 1]));
+#pragma unroll
+      for (int i = 0; i < D / 16; i++) {
+        const uint4 w = loadMatrices<true>(values + chunkAt<D>(valueToken, 2 * i + valueChunk));
+        sums[i][0] *= c[0], sums[i][1] *= c[1], sums[i][2] *= c[0], sums[i][3] *= c[1];
+        multiply(sums[i], w.x, w.y, w.z, w.w, p[0], p[1]);
       }
     }
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // ordinary writes here, bulk copies next
-    giveBack(r, sums[D / 8 - 1][0]);
+    giveBack(r, sums[D / 16 - 1][0]);
   }
-  total += __shfl_xor_sync(~0u, total, 1), total += __shfl_xor_sync(~0u, total, 2);
-  const int used = min(kConsumers, end - begin);  // warps that had a page
-  if (g < group && warp < used) {
-    float* const o = parts + (warp * group + g) * kPartRow;
 #pragma unroll
-    for (int i = 0; i < D / 8; i++) o[i * 8 + t * 2] = sums[i][0], o[i * 8 + t * 2 + 1] = sums[i][1];
-    if (t == 0) o[D] = most, o[D + 1] = total;
-  }
+  for (int h = 0; h < 2; h++)
+#pragma unroll
+    for (int o = 4; o < 32; o *= 2) total[h] += __shfl_xor_sync(~0u, total[h], o);
+  const int used = min(kConsumers, end - begin);  // warps that had a page
+#pragma unroll
+  for (int h = 0; h < 2; h++)
+    if (2 * t + h < group && warp < used) {
+      float* const o = parts + (warp * group + 2 * t + h) * kPartRow;
+#pragma unroll
+      for (int i = 0; i < D / 16; i++) o[i * 16 + g] = sums[i][h], o[i * 16 + g + 8] = sums[i][2 + h];
+      if (g == 0) o[D] = most[h], o[D + 1] = total[h];
+    }
   barSync(1, kConsumers * 32);
 
   const int words = a.heads * (D / 2);

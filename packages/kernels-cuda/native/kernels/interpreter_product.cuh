@@ -16,11 +16,12 @@ struct Ring {
   __device__ __forceinline__ uint32_t here() const { return data + slot * kSlotBytes; }
 };
 
-/// This block's rows, or pairs of rows: an even number of these, since two results share a word.
+/// This block's rows, or pairs of rows: an even number of these, since two results share a word. The blocks that attend are the
+/// first ones, so what is left over goes to the last.
 __device__ __forceinline__ void rowsOf(const Product& a, int& u0, int& u1) {
-  const int step = a.epilogue == kEndGated ? 2 : 1, units = (a.n + step - 1) / step;
-  u0 = int(int64_t(units) * blockIdx.x / gridDim.x) * step;
-  u1 = min(a.n, int(int64_t(units) * (blockIdx.x + 1) / gridDim.x) * step);
+  const int step = a.epilogue == kEndGated ? 2 : 1, extra = int(blockIdx.x) - (int(gridDim.x) - a.left);
+  u0 = (int(blockIdx.x) * a.each + max(extra, 0)) * step;
+  u1 = u0 + (a.each + (extra >= 0 ? 1 : 0)) * step;
 }
 
 /// The feeding warp streams this block's rows. It knows nothing of x, so it runs ahead of every dependency.
@@ -80,8 +81,11 @@ __device__ __forceinline__ void loadInput(const Product& a, uint32_t base, const
         put(i, v.x, v.y, __ldg(g + i));
       }
     } else {
-      awaitWords(static_cast<const uint64_t*>(a.x), k / 2, base + a.xOp, tid, [&](int i) { return __ldg(g + i); },
-                 [&](int i, uint32_t u, uint32_t v, uint32_t w) { put(i, __uint_as_float(u), __uint_as_float(v), w); });
+      auto weight = [&](int i) { return __ldg(g + i); };
+      auto words = [&](int i, uint32_t u, uint32_t v, uint32_t w) { put(i, __uint_as_float(u), __uint_as_float(v), w); };
+      const uint64_t* const x = static_cast<const uint64_t*>(a.x);
+      if (k <= 2048) awaitWords<4>(x, k / 2, base + a.xOp, tid, weight, words);
+      else awaitWords<8>(x, k / 2, base + a.xOp, tid, weight, words);
     }
     squares = warpSum(squares);
     if ((tid & 31) == 0) s.squares[s.turn * kConsumers + (tid >> 5)] = squares;
@@ -89,10 +93,12 @@ __device__ __forceinline__ void loadInput(const Product& a, uint32_t base, const
     const uint32_t* const x = static_cast<const uint32_t*>(a.x);
     for (int i = tid; i < k / 2; i += 256) asm volatile("st.shared.u32 [%0], %1;" ::"r"(s.x + i * 4), "r"(__ldcg(x + i)) : "memory");
   } else if (a.xPairs) {
-    awaitWords(static_cast<const uint64_t*>(a.x), k / 4, base + a.xOp, tid, nothing,
-               [&](int i, uint32_t u, uint32_t v, uint32_t) { asm volatile("st.shared.v2.u32 [%0], {%1,%2};" ::"r"(s.x + i * 8), "r"(u), "r"(v) : "memory"); });
+    auto words = [&](int i, uint32_t u, uint32_t v, uint32_t) { asm volatile("st.shared.v2.u32 [%0], {%1,%2};" ::"r"(s.x + i * 8), "r"(u), "r"(v) : "memory"); };
+    const uint64_t* const x = static_cast<const uint64_t*>(a.x);
+    if (k <= 4096) awaitWords<4>(x, k / 4, base + a.xOp, tid, nothing, words);
+    else awaitWords<8>(x, k / 4, base + a.xOp, tid, nothing, words);
   } else {
-    awaitWords(static_cast<const uint64_t*>(a.x), k / 2, base + a.xOp, tid, nothing, [&](int i, uint32_t u, uint32_t v, uint32_t) {
+    awaitWords<8>(static_cast<const uint64_t*>(a.x), k / 2, base + a.xOp, tid, nothing, [&](int i, uint32_t u, uint32_t v, uint32_t) {
       asm volatile("st.shared.u32 [%0], %1;" ::"r"(s.x + i * 4), "r"(pairOf(__uint_as_float(u), __uint_as_float(v))) : "memory");
     });
   }

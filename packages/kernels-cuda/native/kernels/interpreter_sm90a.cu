@@ -40,7 +40,8 @@ template <int D> __global__ void __launch_bounds__(kThreads, 1) interpret(const 
         feedAttention<D>(q, fed.attention, absent);
       } else {
         if (fed.product.g && blockIdx.x + 4 >= gridDim.x) prefetch(fed.product.g, fed.product.k * 2);
-        feedProduct(q, fed.product);
+        const Product a = fed.product;
+        feedProduct(q, a);
       }
     }
     pdlWait();
@@ -64,7 +65,10 @@ template <int D> __global__ void __launch_bounds__(kThreads, 1) interpret(const 
         attend<D>(q, in.attention, base, absent, shared + slots * kSlotBytes, afterWait);
       else afterWait();
       barSync(1, kConsumers * 32);
-    } else product(q, in.product, base, s, afterWait);
+    } else {
+      const Product a = in.product;
+      product(q, a, base, s, afterWait);
+    }
   }
 
   // The last block to end moves the tags on. Close to the end of their range all words are cleared and it starts anew.

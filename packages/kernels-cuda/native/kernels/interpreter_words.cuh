@@ -34,10 +34,10 @@ struct Patience {
 };
 
 /// For each of `count` pairs of words i = tid, tid + 256, …: put(i, first, second, before(i)), when both have this tag. before(i) is
-/// asked for ahead of the wait.
-template <class Before, class Put>
+/// asked for ahead of the wait. kEach at a time; while it waits a thread asks for four at most, so that waiting does not load the L2.
+template <int kEach, class Before, class Put>
 __device__ __forceinline__ void awaitWords(const uint64_t* p, int count, uint32_t tag, int tid, Before before, Put put) {
-  constexpr int kEach = 8, kHot = 4;  // while it waits a thread asks for four only, so that waiting does not load the L2
+  constexpr int kHot = kEach <= 4 ? kEach : 2;
   for (int first = tid; first < count; first += kEach * 256) {
     uint4 w[kEach];
     uint32_t other[kEach];
@@ -59,7 +59,7 @@ __device__ __forceinline__ void awaitWords(const uint64_t* p, int count, uint32_
 #pragma unroll
       for (int i = 0; i < kHot; i++) get(i);
     }
-    while (true) {
+    while (kEach > kHot) {
       bool all = true;
 #pragma unroll
       for (int i = kHot; i < kEach; i++) all &= there(i);

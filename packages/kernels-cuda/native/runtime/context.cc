@@ -31,7 +31,7 @@ Context::Context(int device) : device(device) {
     staging = std::make_unique<Staging>(size_t(32) << 20);
     reads = std::make_unique<Reads>();
     graphs = std::make_unique<Graphs>();
-    interpreters = std::make_unique<Interpreters>();
+    interpreters = std::make_unique<Interpreters>(*this);
     blas = openBlas(*this);
   } catch (...) {
     cudaStreamDestroy(stream);

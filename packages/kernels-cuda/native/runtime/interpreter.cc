@@ -1,6 +1,7 @@
 #include "interpreter.h"
 #include <string.h>
 #include <algorithm>
+#include <mutex>
 
 using namespace interpreter;
 
@@ -39,14 +40,16 @@ const uint64_t* wordsAt(const std::vector<InterpreterOp>& ops, const std::vector
   return words[size_t(s.op - 1)] + s.offset / each;
 }
 
-bool fillProduct(const std::vector<InterpreterOp>& ops, const std::vector<uint64_t*>& words, size_t i, Product& p) {
+bool fillProduct(const Context& c, const std::vector<InterpreterOp>& ops, const std::vector<uint64_t*>& words, size_t i, Product& p) {
   const InterpreterOp& op = ops[i];
   const SmallLinear& a = op.linear;
   const bool gated = a.epilogue == kGated;
   p.w = a.w, p.g = a.g, p.bias = a.bias;
   p.n = int(gated ? a.n / 2 : a.n), p.k = int(a.k);
+  const int step = gated ? 2 : 1, units = p.n / step;
+  p.each = units / c.sms, p.left = units % c.sms;
   p.eps = a.eps, p.offset = a.gOffset, p.epilogue = uint8_t(a.epilogue), p.storeFloat = a.outType == DType::f32;
-  p.op = uint32_t(i + 1), p.words = op.words ? words[i] : nullptr, p.store = op.store ? a.out : nullptr;
+  p.op = uint32_t(i + 1), p.words = words[i], p.store = op.store ? a.out : nullptr;
   p.x = a.x;
   if (op.x.op) {
     p.x = wordsAt(ops, words, i, op.x, a.k, 2), p.xOp = uint32_t(op.x.op);
@@ -89,6 +92,56 @@ bool fillAttention(const Context& c, const std::vector<InterpreterOp>& ops, cons
 
 }  // namespace
 
+// ---- turns ------------------------------------------------------------------------------------------------------------------
+namespace {
+
+/// What the contexts of a device have in common in this process, whatever thread they are of.
+struct Turns {
+  std::mutex mutex;
+  int contexts = 0;            // that have lists
+  cudaEvent_t done = nullptr;  // the latest launch, while there are several
+};
+Turns& turnsOf(int device) {
+  static std::mutex mutex;
+  static std::map<int, Turns> devices;
+  std::lock_guard<std::mutex> lock(mutex);
+  return devices[device];
+}
+
+/// From here on the context's launches are counted with; false: not now.
+bool join(Context& c) {
+  if (c.interpreters->waits) return true;
+  Turns& turns = turnsOf(c.device);
+  std::lock_guard<std::mutex> lock(turns.mutex);
+  if (turns.contexts == 1) {  // the other one's launches so far have left no event
+    if (!turns.done) check(cudaEventCreateWithFlags(&turns.done, cudaEventDisableTiming), "cudaEventCreate");
+    if (cudaDeviceSynchronize() != cudaSuccess) {  // it is being captured
+      cudaGetLastError();
+      return false;
+    }
+  }
+  turns.contexts++;
+  return c.interpreters->waits = true;
+}
+
+}  // namespace
+
+Interpreters::~Interpreters() {
+  if (!waits) return;
+  Turns& turns = turnsOf(device);
+  std::lock_guard<std::mutex> lock(turns.mutex);
+  turns.contexts--;
+}
+
+void inTurn(Context& c, const std::function<void()>& start) {
+  Turns& turns = turnsOf(c.device);
+  std::lock_guard<std::mutex> lock(turns.mutex);
+  const bool several = turns.contexts > 1;
+  if (several) check(cudaStreamWaitEvent(c.stream, turns.done, 0), "cudaStreamWaitEvent");
+  start();
+  if (several) check(cudaEventRecord(turns.done, c.stream), "cudaEventRecord");
+}
+
 InterpreterWords::~InterpreterWords() { cudaFree(memory); }
 InterpreterList::~InterpreterList() { cudaFree(memory); }
 
@@ -119,7 +172,7 @@ bool interpreterTakes(const Context& c, const AttentionCall& a, const QkvCall& x
 std::unique_ptr<InterpreterList> makeInterpreterList(Context& c, const std::vector<InterpreterOp>& ops, uint32_t lastTag) {
   if (ops.empty() || ops.size() > 4000) return nullptr;
   int input = 0, dim = 0;
-  size_t total = sizeof(Control) + 248;
+  std::vector<size_t> buffers(ops.size());  // bytes
   for (const InterpreterOp& op : ops) {
     if (op.isAttention) {
       if (!interpreterTakes(c, op.attention, op.qkv) || (dim && dim != dimOf(op.attention))) return nullptr;
@@ -129,8 +182,11 @@ std::unique_ptr<InterpreterList> makeInterpreterList(Context& c, const std::vect
       if (!interpreterTakes(c, op.linear)) return nullptr;
       input = std::max(input, inputBytes(int(op.linear.k), op.linear.g != nullptr));
     }
-    if (op.words || op.isAttention) total += (wordsOf(c, op) * 8 + 127) / 128 * 128;
+    if (op.buffer < -1 || op.buffer >= int(ops.size()) || (op.isAttention && op.buffer < 0)) return nullptr;
+    if (op.buffer >= 0) buffers[size_t(op.buffer)] = std::max(buffers[size_t(op.buffer)], (wordsOf(c, op) * 8 + 127) / 128 * 128);
   }
+  size_t total = 256;  // Control
+  for (const size_t bytes : buffers) total += bytes;
   if (!dim) dim = 128;
   const int fixed = interpreterStaticBytes(dim), slots = std::min(kMostSlots, (c.sharedBytes - fixed - input) / kSlotBytes);
   if (slots < 3) return nullptr;
@@ -139,6 +195,7 @@ std::unique_ptr<InterpreterList> makeInterpreterList(Context& c, const std::vect
   l.count = int(ops.size()), l.slots = slots, l.dim = dim, l.sharedBytes = slots * kSlotBytes + input;
   if (!interpreterStarts(c, dim, l.sharedBytes)) return nullptr;
 
+  if (!join(c)) return nullptr;
   auto& shared = c.interpreters->words;
   if (!shared || shared->bytes < total) {
     auto words = std::make_shared<InterpreterWords>();
@@ -155,17 +212,16 @@ std::unique_ptr<InterpreterList> makeInterpreterList(Context& c, const std::vect
 
   std::vector<Instruction> instructions(ops.size());
   std::vector<uint64_t*> words(ops.size());
+  std::vector<char*> places(ops.size());
   char* at = static_cast<char*>(l.words);
-  for (size_t i = 0; i < ops.size(); i++) {
-    if (!ops[i].words && !ops[i].isAttention) continue;
-    words[i] = reinterpret_cast<uint64_t*>(at);
-    at += (wordsOf(c, ops[i]) * 8 + 127) / 128 * 128;
-  }
+  for (size_t b = 0; b < buffers.size(); b++) places[b] = at, at += buffers[b];
+  for (size_t i = 0; i < ops.size(); i++)
+    if (ops[i].buffer >= 0) words[i] = reinterpret_cast<uint64_t*>(places[size_t(ops[i].buffer)]);
   for (size_t i = 0; i < ops.size(); i++) {
     Instruction& in = instructions[i];
     memset(static_cast<void*>(&in), 0, sizeof in);
     in.kind = ops[i].isAttention ? kAttention : kProduct;
-    if (!(ops[i].isAttention ? fillAttention(c, ops, words, i, in.attention) : fillProduct(ops, words, i, in.product))) return nullptr;
+    if (!(ops[i].isAttention ? fillAttention(c, ops, words, i, in.attention) : fillProduct(c, ops, words, i, in.product))) return nullptr;
   }
   const size_t bytes = instructions.size() * sizeof(Instruction);
   check(cudaMalloc(&list->memory, bytes), "cudaMalloc");
