@@ -82,7 +82,7 @@ try {
   const example = join(folder, 'node_modules/lantern-model')
   run(process.execPath, ['--test', join(example, 'test/')], folder)
   console.log('tested      lantern-model, as its package does')
-  for (const ranks of [1]) console.log(`served      lantern-model on ${ranks}: ${await serveExample(folder, shell, ranks)}`)
+  for (const ranks of [1, 2]) console.log(`served      lantern-model on ${ranks}: ${await serveExample(folder, shell, ranks)}`)
   const { bytes, exports } = layersAlone(join(folder, 'layers-alone'), dependencies, run)
   console.log(`alone       @aphrodite/layers: ${(bytes / 1e6).toFixed(2)} MB, ${exports} exports, no native code`)
   if (bytes >= 2e6) fail(`@aphrodite/layers installs ${bytes} bytes; it should stay below 2 MB`)

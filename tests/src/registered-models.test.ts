@@ -125,6 +125,35 @@ test('an installed package offers models', async () => {
   }
 })
 
+describe('every rank has', () => {
+  const ranks = { tensorParallelSize: 2 } as const
+  test('a registered module', async () => {
+    ModelRegistry.registerModel('ModuleForCausalLM', join(folder, 'model.mjs'))
+    expect(await serve('ModuleForCausalLM', ranks)).toHaveLength(1)
+  })
+  test('a class that says where its module is', async () => {
+    ModelRegistry.registerModel('BothForCausalLM', HereForCausalLM, { module: join(folder, 'model.mjs') })
+    expect(await serve('BothForCausalLM', ranks)).toHaveLength(1)
+  })
+  test('a plugin', async () => {
+    expect(await serve('PluginForCausalLM', { ...ranks, plugins: [join(folder, 'plugin.mjs')] })).toHaveLength(1)
+  })
+  test('what an installed package offers', async () => {
+    const before = process.cwd()
+    process.chdir(folder)
+    try {
+      expect(await serve('OfferedForCausalLM', ranks)).toHaveLength(1)
+    } finally {
+      process.chdir(before)
+    }
+  })
+  test('the cause when a plugin is broken on another rank alone', async () => {
+    const path = join(folder, 'elsewhere.mjs')
+    writeFileSync(path, `${PLUGIN}\nif (process.argv[1]?.includes('follower-thread')) throw new Error('not on this rank')`)
+    await expect(serve('PluginForCausalLM', { ...ranks, plugins: [path] })).rejects.toThrow(/elsewhere\.mjs.*not on this rank/)
+  })
+})
+
 test('without any of them the architecture is unknown, by name', async () => {
   await expect(serve('NobodyForCausalLM')).rejects.toThrow(/"NobodyForCausalLM"\..*Known: .*Gemma2ForCausalLM/)
 })
@@ -163,6 +192,13 @@ describe('a program that registers a class and then calls run', () => {
     expect(stdout).toMatch(/verified\n$/)
     expect(stdout).not.toMatch(/NOT/)
     expect(stderr.match(/wrapper runs/g)).toHaveLength(2)
+    expect(stderr.match(/wrapper ends/g)).toHaveLength(1)
+    expect(status).toBe(0)
+  })
+  test('has it on every rank', async () => {
+    const { stdout, stderr, status } = await wrapper('verify', checkpoint('WrappedForCausalLM'), '--dtype', 'float32', '-tp', '2')
+    expect(stdout).toMatch(/[^T] verified\n$|^verified\n$/m)
+    expect(stderr.match(/wrapper runs/g)).toHaveLength(3)
     expect(stderr.match(/wrapper ends/g)).toHaveLength(1)
     expect(status).toBe(0)
   })

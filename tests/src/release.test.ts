@@ -11,7 +11,7 @@ test('every package packs, installs into an empty project, and runs the demo mod
   const { stdout } = await promisify(execFile)(process.execPath, ['scripts/release-dry-run.mjs'], { cwd: root, maxBuffer: 1 << 24 })
   expect(stdout).toContain('answered    31 + 65 = 96.')
   expect(stdout).toContain('tested      lantern-model')
-  expect(stdout).toMatch(/served {6}lantern-model on 1: \S.{23}\n/)
+  expect(stdout).toMatch(/served {6}lantern-model on 1: \S.{23}\nserved {6}lantern-model on 2: \S.{23}\n/)
   const [, size] = /@aphrodite\/layers: (\S+) MB, \d+ exports, no native code/.exec(stdout)!
   expect(Number(size)).toBeLessThan(2)
   expect(stdout).toMatch(/release dry run: ok\n$/)
