@@ -16,7 +16,13 @@ export interface Parsed {
  * Variables that no flag stands for: the CUDA kernels read two themselves, when they look for cuBLASLt; a secret is nothing for a
  * command line, which everybody on the machine can see.
  */
-export const FLAGLESS_VARIABLES = ['APHRODITE_CUBLAS', 'APHRODITE_CUBLAS_PATH', 'APHRODITE_NCCL_PATH', 'APHRODITE_SECRET'] as const
+export const FLAGLESS_VARIABLES = [
+  'APHRODITE_CUBLAS',
+  'APHRODITE_CUBLAS_PATH',
+  'APHRODITE_INTERPRETER',
+  'APHRODITE_NCCL_PATH',
+  'APHRODITE_SECRET',
+] as const
 
 /**
  * Reads flags, then APHRODITE_… variables, then the file that --config names: the first that says something wins. A name that

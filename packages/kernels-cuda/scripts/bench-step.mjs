@@ -13,6 +13,8 @@ import { fusedAttention, fusedRotaryWrite } from '../dist/fused-attention.js'
 import { fusedLinear } from '../dist/fused-linear.js'
 import { fusedNorms } from '../dist/fused-norms.js'
 import { fuse } from '../dist/fusion.js'
+import { stretchesOf } from '../dist/interpreter.js'
+import { interpreterFits, makeInterpreter } from '../dist/interpreter-call.js'
 import { packedBytes, pageBytes } from '../dist/layouts.js'
 import { loadNative } from '../dist/native.js'
 import { Recorder } from '../dist/recorder.js'
@@ -130,6 +132,12 @@ const calls = recorder.record(() => {
 })
 const { entries } = fuse(calls, { fits: nativeFits(native, gpu), layout: device })
 const fused = entries.map((e) => e.call)
+/** What the interpreter has cases for done by it, whether it gains by that or not. */
+const interpreted = [...fused]
+for (const stretch of stretchesOf(entries, interpreterFits(native, gpu)).reverse()) {
+  const list = makeInterpreter(native, gpu, stretch)
+  if (list !== undefined) interpreted.splice(stretch.from, stretch.to - stretch.from, { op: 'runInterpreter', args: [list] })
+}
 
 const ops = {
   ...kernels,
@@ -137,6 +145,7 @@ const ops = {
   fusedNorms: (...call) => fusedNorms(native, gpu, ...call),
   fusedAttention: (...call) => fusedAttention(native, gpu, true, ...call),
   fusedRotaryWrite: (...call) => fusedRotaryWrite(native, gpu, ...call),
+  runInterpreter: (list) => native.runInterpreter(gpu, list),
 }
 /** Median microseconds of a graph of these calls. */
 function time(list) {
@@ -167,6 +176,7 @@ console.log(`${real.description}: ${shape}, ${rows} sequences, ${context} tokens
 console.log(
   `as enqueued ${calls.length} calls ${time(calls).toFixed(0)} us; as launched ${fused.length} calls ${time(fused).toFixed(0)} us`,
 )
+if (interpreted.length < fused.length) console.log(`with the interpreter ${interpreted.length} calls ${time(interpreted).toFixed(0)} us`)
 const kinds = new Map()
 for (const call of fused) kinds.set(kindOf(call), [...(kinds.get(kindOf(call)) ?? []), call])
 const alone = new Map()

@@ -6,7 +6,7 @@ import { fusedLinear, fusedLinearFits, type NativeFusedLinear } from './fused-li
 import { fusedNorms, fusedNormsFits, type NativeFusedNorms } from './fused-norms.ts'
 import { fuse } from './fusion.ts'
 import type { Entry } from './fusion-list.ts'
-import { isWorthwhile, stretchesOf } from './interpreter.ts'
+import { type InterpreterFits, isWorthwhile, stretchesOf } from './interpreter.ts'
 import { interpreterFits, makeInterpreter, type NativeInterpreter } from './interpreter-call.ts'
 import { Recorder } from './recorder.ts'
 import { isSameRegion, regionOf } from './regions.ts'
@@ -27,6 +27,8 @@ export class StepCapture {
   /** What the device shows: made at once, or a part of the step that is being captured. */
   readonly kernels: Kernels
   readonly fits: FusedFits
+  /** Which fused calls of one sequence it can do in one kernel. */
+  readonly interprets: InterpreterFits
   readonly #native: NativeCapture
   readonly #context: number
   readonly #layout: Layout
@@ -48,6 +50,7 @@ export class StepCapture {
       collective: (work) => work.launch(),
     }
     this.fits = nativeFits(native, context)
+    this.interprets = interpreterFits(native, context)
   }
 
   /** What ranks exchange: at once, or a part of the step that is being captured. */
@@ -111,7 +114,7 @@ export class StepCapture {
   #interpreted(entries: readonly Entry[]): Map<number, { readonly list: number; readonly to: number }> {
     const lists = new Map<number, { list: number; to: number }>()
     if (!('makeInterpreter' in this.#native)) return lists
-    for (const stretch of stretchesOf(entries, interpreterFits(this.#native, this.#context))) {
+    for (const stretch of stretchesOf(entries, this.interprets)) {
       const list = isWorthwhile(stretch, this.#layout) ? makeInterpreter(this.#native, this.#context, stretch) : undefined
       if (list !== undefined) lists.set(stretch.from, { list, to: stretch.to })
     }

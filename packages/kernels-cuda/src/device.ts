@@ -27,6 +27,7 @@ import { StepCapture } from './capture.ts'
 import type { NcclCommunicator } from './communicator.ts'
 import { kernelsCudaError } from './errors.ts'
 import type { FusedFits } from './fused-kernels.ts'
+import type { InterpreterFits } from './interpreter.ts'
 import { packedBytes, pageBytes } from './layouts.ts'
 import { loadNative, type Native } from './native.ts'
 import { probeCuda } from './probe.ts'
@@ -75,6 +76,8 @@ export class CudaDevice implements Device {
   readonly collectives: CollectiveOps
   /** Which fused kernels it has for a captured step. */
   readonly fits: FusedFits
+  /** Which of these, for one sequence, several of which it can do in one kernel. */
+  readonly interprets: InterpreterFits
   readonly index: number
   /** Multiprocessors, compute capability (90: 9.0), whether cuBLASLt was found. */
   readonly sms: number
@@ -100,6 +103,7 @@ export class CudaDevice implements Device {
     this.kernels = this.#steps.kernels
     this.collectives = collectiveOps(native, context)
     this.fits = this.#steps.fits
+    this.interprets = this.#steps.interprets
   }
 
   supports = (dtype: DType): boolean => dtype === 'f32' || dtype === 'bf16' || dtype === 'f16'
