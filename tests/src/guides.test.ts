@@ -86,3 +86,10 @@ describe('adding-a-model.md, from an empty folder to a served model', () => {
     if (line === 'node serve.js') expect(output).toMatch(/\[\s*(\d+,?\s*){8}\]/)
   })
 })
+
+test.each(fencesOf('adding-an-op.md').flatMap(({ file, text }) => (file ? [{ file, text }] : [])))(
+  'adding-an-op.md quotes $file as it is',
+  ({ file, text }) => {
+    expect(readFileSync(join(root, file), 'utf8')).toContain(text)
+  },
+)
