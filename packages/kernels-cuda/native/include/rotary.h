@@ -50,5 +50,7 @@ struct QkvCall {
 };
 /// For any number of tokens.
 void qkvRows(Context& c, const QkvCall& call);
+/// The same for 16-bit vectors; false where these are other types or sizes.
+bool qkvRowsVectors(Context& c, const QkvCall& call);
 /// Most dimensions that a head may have.
 constexpr int kMostHeadDim = 1024;

@@ -91,6 +91,7 @@ __global__ void __launch_bounds__(kWarps * 32) qkvRowsKernel(QkvCall c, int widt
 }  // namespace
 
 void qkvRows(Context& c, const QkvCall& call) {
+  if (qkvRowsVectors(c, call)) return;
   int width = call.q.dim > call.k.dim ? call.q.dim : call.k.dim;
   width = width > call.v.dim ? width : call.v.dim;
   const int64_t items = call.tokens * (call.q.heads + call.k.heads + call.v.heads);
