@@ -34,7 +34,8 @@ function reportOf(kind: DeviceReport['kind'], name: string, open: () => OpenedDe
     return { kind, available: false, description: name, reason: error instanceof Error ? error.message : String(error) }
   }
 }
-const ALONE: DeviceShare = Object.freeze({ index: 0, of: 1 })
+const WHOLE: DeviceShare = Object.freeze({ index: 0, of: 1 })
+const ALONE: DeviceShares = Object.freeze({ cores: WHOLE, gpus: WHOLE })
 
 const gibibytes = (bytes: number): string => (bytes / 2 ** 30).toFixed(1)
 
@@ -43,18 +44,24 @@ export interface DeviceShare {
   readonly index: number
   readonly of: number
 }
+export interface DeviceShares {
+  readonly cores: DeviceShare
+  readonly gpus: DeviceShare
+}
 
 /**
  * The device that the options ask for; of several ranks on one machine each gets a GPU, or a part of the cores, of its own. `say` gets the reason when `auto` does not take a GPU. Throws NO_DEVICE, and what goes
  * wrong on the way to a device that was asked for.
  */
-export function openDevice(options: ResolvedOptions, say: (message: string) => void, share: DeviceShare = ALONE): OpenedDevice {
+export function openDevice(options: ResolvedOptions, say: (message: string) => void, shares: DeviceShares = ALONE): OpenedDevice {
+  const share = shares.gpus
   if (options.device !== 'cpu') {
     const { devices, reason } = probeCuda()
     const usable = devices.filter((d) => d.reason === undefined)
     if (options.device === 'auto') {
       const why = devices[0]?.reason ?? reason ?? 'none was found'
-      const mine = gpuOf(usable, share)
+      // All ranks or none: they compute on one kind of device.
+      const mine = gpuOf(usable, { ...share, index: share.of - 1 }) && gpuOf(usable, share)
       const opened = mine ? openOrReason(mine.index) : usable[0] ? tooFew(usable.length, share) : `there is no CUDA device (${why})`
       if (typeof opened !== 'string') return opened
       say(`device: cpu, since ${opened}`)
@@ -74,7 +81,11 @@ export function openDevice(options: ResolvedOptions, say: (message: string) => v
       return createCudaDevice({ index: asked })
     }
   }
-  return createCpuDevice({ pin: options.pinThreads, share, ...(options.threads !== undefined && { threads: options.threads }) })
+  return createCpuDevice({
+    pin: options.pinThreads,
+    share: shares.cores,
+    ...(options.threads !== undefined && { threads: options.threads }),
+  })
 }
 
 /** A launcher may show each rank nothing but its own. */

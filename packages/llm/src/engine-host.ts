@@ -58,7 +58,7 @@ export async function openEngineHost(
   if (described.origin !== undefined) say(`model: ${described.origin}`)
   const model = buildModel(described)
   const meeting = ranks && (await meet(ranks.group, described.original.json, options))
-  const device = openDevice(options, say, meeting?.cores)
+  const device = openDevice(options, say, meeting)
   try {
     const tp = ranks && meeting ? await openCommunicator(device, ranks, meeting) : singleRank
     if (tp.size > 1) ranks?.onCommunicator({ kind: device.kind, handle: tp.handle })

@@ -2,12 +2,13 @@ import { CudaDevice, type StepTrace, StepTracer } from '@aphrodite/kernels-cuda'
 import type { CacheSpec, CausalLM, LayerCache, Step } from '@aphrodite/layers'
 import { cachingLayers } from '@aphrodite/layers/internal'
 import { readConfig, resolveModel } from '@aphrodite/loader'
-import { Arena, type CacheDType, type Device, PAGE_TOKENS, PagedCache, singleRank, type Tensor, Workspace } from '@aphrodite/tensor'
+import { Arena, type CacheDType, type Device, PAGE_TOKENS, PagedCache, type Tensor, Workspace } from '@aphrodite/tensor'
 import { openDevice } from './devices.ts'
 import { chooseCacheDType, chooseDType, DTYPE_NAME } from './dtype.ts'
 import { llmError } from './errors.ts'
 import { buildModel, describeModel } from './model-loading.ts'
 import { resolveOptions } from './options.ts'
+import { rankToMeasure } from './ranks/communicator.ts'
 import { applyRegistrations, collectRegistrations } from './registrations.ts'
 import type { LLMOptions } from './types.ts'
 
@@ -50,7 +51,14 @@ export async function inspectStep(given: LLMOptions, { batch = 1, ...shape }: St
   try {
     const tracer = new StepTracer(gpu)
     const arena = new Arena(tracer.device)
-    model.materialize({ device: tracer.device, arena, tp: singleRank, dtype, quantization, maxModelLen: context })
+    model.materialize({
+      device: tracer.device,
+      arena,
+      tp: rankToMeasure(options.tensorParallelSize),
+      dtype,
+      quantization,
+      maxModelLen: context,
+    })
     const trace = tracer.trace(decodeStep(model, tracer.device, arena, chooseCacheDType(options.kvCacheDtype, dtype), batch, context))
     return { ...trace, folder, device: (gpu ?? tracer.device).description, dtype: DTYPE_NAME[dtype], batch, context }
   } finally {

@@ -1,10 +1,11 @@
 import { cachingLayers } from '@aphrodite/layers/internal'
 import { openCheckpoint, readConfig, resolveModel, type TensorInfo } from '@aphrodite/loader'
-import { Arena, measuringDevice, singleRank, sizeOf } from '@aphrodite/tensor'
+import { Arena, measuringDevice, sizeOf } from '@aphrodite/tensor'
 import { openDevice } from './devices.ts'
-import { chooseDType, DTYPE_NAME } from './dtype.ts'
+import { chooseCacheDType, chooseDType, DTYPE_NAME } from './dtype.ts'
 import { buildModel, describeModel } from './model-loading.ts'
 import { resolveOptions } from './options.ts'
+import { rankToMeasure } from './ranks/communicator.ts'
 import { applyRegistrations, collectRegistrations } from './registrations.ts'
 import type { LLMOptions } from './types.ts'
 
@@ -40,15 +41,23 @@ export async function inspectModel(given: LLMOptions): Promise<ModelReport> {
   const model = buildModel(described)
   const device = openDevice({ ...options, pinThreads: false }, () => {})
   const dtype = chooseDType(options.dtype, config.json, device.kind)
+  const cacheBytes = sizeOf(chooseCacheDType(options.kvCacheDtype, dtype))
   try {
     const counting = measuringDevice(device)
     const arena = new Arena(counting)
     const maxModelLen = options.maxModelLen ?? model.maxModelLen
-    const expected = model.materialize({ device: counting, arena, tp: singleRank, dtype, quantization, maxModelLen })
+    const expected = model.materialize({
+      device: counting,
+      arena,
+      tp: rankToMeasure(options.tensorParallelSize),
+      dtype,
+      quantization,
+      maxModelLen,
+    })
     const groups = new Map<string, CacheGroupReport>()
     for (const spec of cachingLayers(model).map((layer) => layer.cacheSpec())) {
       const window = spec.kind === 'paged' ? spec.window : 0
-      const bytes = spec.kind === 'paged' ? spec.kvHeads * (spec.keyDim + spec.valueDim) * sizeOf(dtype) : 0
+      const bytes = spec.kind === 'paged' ? spec.kvHeads * (spec.keyDim + spec.valueDim) * cacheBytes : 0
       const key = `${spec.kind} ${window}`
       const before = groups.get(key) ?? { kind: spec.kind, layers: 0, window, bytesPerToken: 0 }
       groups.set(key, { ...before, layers: before.layers + 1, bytesPerToken: before.bytesPerToken + bytes })

@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { EngineSizes } from '@aphrodite/engine'
+import type { DeviceShare } from '../devices.ts'
 import { llmError } from '../errors.ts'
 import type { ResolvedOptions } from '../options.ts'
 import { count, list, record, text } from './frames.ts'
@@ -33,8 +34,9 @@ interface Introduction {
 
 /** How a rank stands among those that share its machine. */
 export interface Meeting {
-  /** Which of the ranks that divide these cores, and how many they are. */
-  readonly cores: { readonly index: number; readonly of: number }
+  /** Which of the ranks that divide these cores, and these GPUs. */
+  readonly cores: DeviceShare
+  readonly gpus: DeviceShare
   /** How many ranks take memory from this machine. */
   readonly sharingMemory: number
   /** All ranks see the same shared memory. */
@@ -44,7 +46,7 @@ export interface Meeting {
 
 const isText = text(200)
 const isIntroduction = record({
-  machine: record({ memory: isText, cores: isText }),
+  machine: record({ memory: isText, cores: isText, gpus: isText }),
   config: isText,
   options: (v) => typeof v === 'object' && v !== null && Object.entries(v).every(([k, o]) => isText(k) && isText(o)),
   seed: count(0xffffffff),
@@ -74,9 +76,13 @@ export async function meet(
     if (name !== undefined)
       throw llmError('BAD_RANK', `rank ${rank} was started with ${name} ${other.options[name]}, rank 0 with ${first.options[name]}`)
   }
-  const dividing = [...all.keys()].filter((rank) => all[rank]!.machine.cores === mine.machine.cores)
+  const share = (what: 'cores' | 'gpus'): DeviceShare => {
+    const dividing = [...all.keys()].filter((rank) => all[rank]!.machine[what] === mine.machine[what])
+    return { index: dividing.indexOf(group.rank), of: dividing.length }
+  }
   return {
-    cores: { index: dividing.indexOf(group.rank), of: dividing.length },
+    cores: share('cores'),
+    gpus: share('gpus'),
     sharingMemory: all.filter((other) => other.machine.memory === mine.machine.memory).length,
     sharedMemory: all.every((other) => other.machine.memory === first.machine.memory),
     seed: first.seed,

@@ -1,12 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
-import {
-  abortCommunicator as abortCpu,
-  type CpuDevice,
-  type CpuTransport,
-  createCpuCommunicator,
-  listenForRanks,
-} from '@aphrodite/kernels-cpu'
-import type { Communicator, Device, Tensor } from '@aphrodite/tensor'
+import { abortCommunicator as abortCpu, type CpuTransport, createCpuCommunicator, listenForRanks } from '@aphrodite/kernels-cpu'
+import { abortCommunicator as abortNccl, createNcclCommunicator, createNcclId } from '@aphrodite/kernels-cuda'
+import { type Communicator, type Device, singleRank, type Tensor } from '@aphrodite/tensor'
 import type { OpenedDevice } from '../devices.ts'
 import type { HostRanks } from '../engine-host.ts'
 import { llmError } from '../errors.ts'
@@ -29,15 +24,22 @@ export async function openCommunicator(device: OpenedDevice, ranks: HostRanks, m
   if (other > 0)
     throw llmError('BAD_RANK', `rank ${other} computes on ${kinds[other]}, rank 0 on ${kinds[0]}: name one with --device on every rank`)
   const common = { rank: group.rank, size: group.size, timeoutMs: rankTimeout * 1000 }
-  if (device.kind === 'cuda') throw llmError('NOT_SUPPORTED', 'this version shares a model on the CPU only. Use --device cpu.')
+  if (device.kind === 'cuda') {
+    const [id] = await exchangeText(group, 'nccl', group.rank === 0 ? Buffer.from(createNcclId()).toString('hex') : '')
+    return new OwnTensors(device, await createNcclCommunicator(device, { ...common, id: Uint8Array.from(Buffer.from(id!, 'hex')) }))
+  }
   const transport = meeting.sharedMemory ? await sharedMemory(ranks) : await connections(ranks)
-  return new OwnTensors(device, await createCpuCommunicator(device as CpuDevice, { ...common, transport }))
+  return new OwnTensors(device, await createCpuCommunicator(device, { ...common, transport }))
 }
 
 /** From any thread: whoever is in a collective, or comes to one, on every rank, gets RANK_FAILED with this reason. */
-export function abortCommunicator({ handle }: CommunicatorHandle, reason: string): void {
-  abortCpu(handle, reason)
+export function abortCommunicator({ kind, handle }: CommunicatorHandle, reason: string): void {
+  if (kind === 'cuda') abortNccl(handle, reason)
+  else abortCpu(handle, reason)
 }
+
+/** Rank 0 of so many, where nothing is computed: what it would hold. */
+export const rankToMeasure = (size: number): Communicator => ({ ...singleRank, size })
 
 async function sharedMemory({ group }: HostRanks): Promise<CpuTransport> {
   const [name] = await exchangeText(group, 'shared memory', group.rank === 0 ? `aphrodite-${randomBytes(12).toString('hex')}` : '')

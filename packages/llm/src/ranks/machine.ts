@@ -8,6 +8,8 @@ export interface Machine {
   readonly memory: string
   /** They may use the same cores, and so have to divide them. */
   readonly cores: string
+  /** They see the same GPUs, as far as anybody has said which. */
+  readonly gpus: string
 }
 
 const or = (read: () => string, otherwise: string): string => {
@@ -26,5 +28,6 @@ export function thisMachine(): Machine {
   // Who is tied to other cores, or has a share of the processor's time to itself, need not divide anything.
   const allowed = or(() => /^Cpus_allowed:\s*(\S+)/m.exec(readFileSync('/proc/self/status', 'utf8'))?.[1] ?? '', '')
   const group = or(() => readlinkSync('/proc/self/ns/cgroup'), '')
-  return { memory: digest(boot, memory), cores: digest(boot, allowed, group) }
+  const gpus = process.env['CUDA_VISIBLE_DEVICES'] ?? ''
+  return { memory: digest(boot, memory), cores: digest(boot, allowed, group), gpus: digest(boot, gpus, group) }
 }
