@@ -8,9 +8,9 @@
 namespace {
 
 // How long a rank that waits keeps its core: as long as a step's products may differ between ranks that have a core each;
-// only as long as a cache line travels where they have not, and another rank can use the core.
-constexpr double kSpin = 500e-6, kCrowdedSpin = 2e-6;
-constexpr int kYields = 20;
+// only as long as a cache line travels where they have not, and another rank can use the core. Afterwards it asks whether
+// anybody else wants it, for a while, before it sleeps: waking up costs more than all of the exchange.
+constexpr double kSpin = 100e-6, kCrowdedSpin = 2e-6, kYield = 400e-6, kCrowdedYield = 50e-6;
 // Between looks at what no wake-up tells: a rank that ended, the time limit.
 constexpr double kSlice = 20e-3;
 // Nanoseconds an element: what decides whether threads share the work.
@@ -25,7 +25,7 @@ bool reached(uint32_t sequence, uint32_t wanted) { return int32_t(sequence - wan
 void SharedCommunicator::join() {
   auto segment = std::make_unique<Segment>(name_, rank, size, threads_, timeout, abandoned_);
   const bool crowded = int(segment->header().threads.load()) > cores_;
-  spin_ = crowded ? kCrowdedSpin : kSpin;
+  spin_ = crowded ? kCrowdedSpin : kSpin, yield_ = crowded ? kCrowdedYield : kYield;
   segment_ = std::move(segment);
   shared_.store(segment_.get());
   if (abandoned_.given()) segment_->fail(abandoned_.text());
@@ -34,6 +34,13 @@ void SharedCommunicator::join() {
 void SharedCommunicator::enter() {
   pthread_mutex_lock(&segment_->member(rank).alive);
   entered_ = true;
+}
+
+/// One that was not closed. The lock must not go away while this thread holds it.
+SharedCommunicator::~SharedCommunicator() {
+  if (!entered_) return;
+  segment_->fail("rank " + std::to_string(rank) + " ended");
+  pthread_mutex_unlock(&segment_->member(rank).alive);
 }
 
 void SharedCommunicator::abort(const std::string& reason) {
@@ -74,10 +81,15 @@ void SharedCommunicator::await(int other, uint32_t sequence, const Operation& op
   Segment::Progress& theirs = segment_->progress(other);
   auto here = [&] { return reached(theirs.sequence.load(std::memory_order_acquire), sequence); };
   if (!here()) {
-    if (since == 0) since = now();
-    for (double until = now() + spin_; !here() && now() < until && !segment_->failed();)
+    const double begun = now();
+    if (since == 0) since = begun;
+    const auto until = [&](double end, auto step) {
+      while (!here() && now() < end && !segment_->failed()) step();
+    };
+    until(begun + spin_, [&] {
       for (int i = 0; i < 16 && !here(); i++) spinPause();
-    for (int i = 0; i < kYields && !here(); i++) sched_yield();
+    });
+    until(begun + spin_ + yield_, [] { sched_yield(); });
     std::atomic<uint32_t>& sleepers = segment_->member(other).sleepers;
     while (!here()) {
       look(other, sequence, operation, since);

@@ -9,6 +9,7 @@ class SharedCommunicator : public Communicator {
   /// threads: that this rank computes with; cores: that this process may use.
   SharedCommunicator(int rank, int size, double timeout, const std::string& name, int threads, int cores)
       : Communicator(rank, size, timeout), name_(name), threads_(threads), cores_(cores) {}
+  ~SharedCommunicator() override;
   void join() override;
   void enter() override;
   void allReduce(Context& context, const Rows& x) override;
@@ -28,7 +29,7 @@ class SharedCommunicator : public Communicator {
   Reason abandoned_;
   std::unique_ptr<Segment> segment_;
   std::atomic<Segment*> shared_{nullptr};  // segment_, for `abort`
-  double spin_ = 0;                        // seconds
+  double spin_ = 0, yield_ = 0;            // seconds
   uint32_t sequence_ = 0;
   int slot_ = 0;
   bool entered_ = false;
