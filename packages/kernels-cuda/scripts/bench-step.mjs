@@ -2,9 +2,10 @@
 // the other as in the step, and what it costs that kinds alternate (a kernel that does not fit beside the one before starts late).
 // node packages/kernels-cuda/scripts/bench-step.mjs [shape] [sequences] [context] [queries]
 // queries: tokens that each sequence computes, the last ones of its context; 1: a decode step. Also timed then: walking through the
-// model on the host, call by call.
+// model on the host, call by call. context may be a range, 100-1100, of which each sequence draws its own, or 100-1100:sorted.
 import { readFileSync } from 'node:fs'
-import { cachingLayers, unquantized } from '../../layers/dist/index.js'
+import { unquantized } from '../../layers/dist/index.js'
+import { cachingLayers } from '../../layers/dist/internal.js'
 import { ModelRegistry } from '../../models/dist/index.js'
 import { Arena, nativeKernels, PAGE_TOKENS, PagedCache, singleRank, Tensor, upload, Workspace } from '../../tensor/dist/index.js'
 import { nativeFits } from '../dist/capture.js'
@@ -23,7 +24,11 @@ import { textOf } from '../dist/step-text.js'
 const [shape = 'qwen3-0.6b', sequences = '1', context = '256', queries = '1'] = process.argv.slice(2)
 const rows = Number(sequences)
 const perSequence = Number(queries)
-const columns = Math.ceil(Number(context) / PAGE_TOKENS)
+const [range, order] = context.split(':')
+const [least, most = least] = range.split('-').map(Number)
+const contexts = Array.from({ length: rows }, (_, i) => least + ((Math.imul(i + 1, 0x9e3779b1) >>> 4) % (most - least + 1)))
+if (order === 'sorted') contexts.sort((a, b) => b - a)
+const columns = Math.ceil(most / PAGE_TOKENS)
 const config = JSON.parse(readFileSync(new URL(`../../cli/shapes/${shape}/config.json`, import.meta.url), 'utf8'))
 
 const real = createCudaDevice()
@@ -45,7 +50,7 @@ const device = {
 
 const model = await ModelRegistry.create(config)
 const arena = new Arena(device, 1 << 30)
-model.materialize({ device, arena, tp: singleRank, dtype: 'bf16', quantization: unquantized, maxModelLen: Math.max(4096, Number(context)) })
+model.materialize({ device, arena, tp: singleRank, dtype: 'bf16', quantization: unquantized, maxModelLen: Math.max(4096, most) })
 // Noise, not zeros: what large products take depends on how many bits change, by the power that it costs.
 const noise = Float32Array.from({ length: 1 << 22 }, () => (Math.random() + Math.random() + Math.random() - 1.5) / 25)
 const bf16 = (address, n) => new Tensor(address, 'bf16', [n], [1], arena, { live: true })
@@ -71,9 +76,8 @@ const kvCaches = cachingLayers(model).map((layer) => {
   return { kind: 'paged', group: 0, pages: new PagedCache(caches.reserve(pages * pageBytes(s)), s, pages) }
 })
 const each = (f) => Array.from({ length: rows }, (_, i) => f(i))
-const last = Number(context) - 1
 /** One number for each token. */
-const eachToken = (f) => each((i) => Array.from({ length: perSequence }, (_, t) => f(i, last - perSequence + 1 + t))).flat()
+const eachToken = (f) => each((i) => Array.from({ length: perSequence }, (_, t) => f(i, contexts[i] - perSequence + t))).flat()
 const step = {
   inputIds: ints(eachToken((i, position) => i + position)),
   positions: ints(eachToken((_, position) => position)),
@@ -88,7 +92,7 @@ const step = {
         eachToken((i, position) => (1 + i * columns + Math.floor(position / PAGE_TOKENS)) * PAGE_TOKENS + (position % PAGE_TOKENS)),
       ),
       queryStarts: ints([...each((i) => i * perSequence), rows * perSequence]),
-      contextLengths: ints(each(() => last + 1)),
+      contextLengths: ints(contexts),
       pageTables: ints(each((i) => Array.from({ length: columns }, (_, c) => 1 + i * columns + c)).flat(), rows, columns),
       maxQueryLength: perSequence,
       maxContextLength: columns * PAGE_TOKENS,

@@ -227,7 +227,7 @@ function buffersOf(
 }
 
 /** Bytes of weights up to which it was measured to be faster than kernels of their own (`docs/interpreter.md`). */
-const MOST_BYTES = 0
+const MOST_BYTES = 40e9
 
 /** Whether it gains: where reading the weights does not take so long that the pauses between kernels do not matter. */
 export function isWorthwhile({ calls }: Stretch, layout: Pick<Layout, 'packedBytes'>): boolean {

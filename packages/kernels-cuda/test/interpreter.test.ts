@@ -11,6 +11,7 @@ import { Bench } from './bench.ts'
 import { DecodeStep, type DecodeStepOptions } from './decode-step.ts'
 import { emulated, everythingFits } from './emulated.ts'
 import { EmulatedInterpreter } from './emulated-interpreter.ts'
+import { overtaken } from './interpreter-blocks.ts'
 
 const root = new URL('../../../tests/fixtures/', import.meta.url)
 const FIXTURES = ['hf', 'variants'].flatMap((group) =>
@@ -22,6 +23,7 @@ const entriesOf = (step: DecodeStep): readonly Entry[] => fuse(step.calls, { fit
 
 function expectEqual(step: DecodeStep, entries: readonly Entry[], stretches = stretchesOf(entries, () => true)): void {
   const want = step.run(entries.map((e) => e.call))
+  expect(stretches.map(overtaken)).toEqual(stretches.map(() => undefined))
   const interpreter = new EmulatedInterpreter(step.device, step.ops)
   const got = step.runBy(() => interpreter.run(entries, stretches))
   expect(want.logits.every(Number.isFinite)).toBe(true)
@@ -83,7 +85,7 @@ describe('random lists', () => {
       b.real.upload(t, Int32Array.from(values))
       return t
     }
-    const shape = { kvHeads: 1, keyDim: 8, valueDim: 8, dtype: 'f32' as const }
+    const shape = { kvHeads: 2, keyDim: 4, valueDim: 4, dtype: 'f32' as const }
     const caches = Array.from({ length: 2 }, () => b.arena.empty([(2 * b.real.pageBytes(shape)) / 4], 'f32'))
     const batch = {
       slots: ints(20),
@@ -94,7 +96,7 @@ describe('random lists', () => {
       maxContextLength: 32,
     }
     const positions = ints(4)
-    const angles = b.arena.empty([32, 8], 'f32')
+    const angles = b.arena.empty([32, 4], 'f32')
     b.real.upload(angles, b.random.normals(angles.size))
     const norm = { weight: b.vector(16), eps: 1e-3, weightOffset: 0 }
     const ops = emulated(b.device, b.real.kernels)
@@ -115,7 +117,7 @@ describe('random lists', () => {
       () => {
         const [out, qkv] = [tensor(16), random.uniform() < 0.7 ? pick(blocks).narrow(1, 0, 32) : tensor(32)]
         if (overlap(out, qkv)) return { op: 'fill', args: [out, 0] }
-        const [q, k, v] = [qkv.narrow(1, 0, 16).view(1, 2, 8), qkv.narrow(1, 16, 8).view(1, 1, 8), qkv.narrow(1, 24, 8).view(1, 1, 8)]
+        const [q, k, v] = [qkv.narrow(1, 0, 16).view(1, 4, 4), qkv.narrow(1, 16, 8).view(1, 2, 4), qkv.narrow(1, 24, 8).view(1, 2, 4)]
         recent = out
         const cache = new PagedCache(pick(caches).address, shape, 2)
         return { op: 'fusedAttention', args: [out, q, k, v, cache, batch, { scale: 1 }, { positions, cosSin: angles, options: {} }] }
@@ -126,6 +128,7 @@ describe('random lists', () => {
     for (const block of blocks) block.block.live = random.uniform() < 0.3
     const entries = fuse(calls, { fits: everythingFits, layout: b.device, rules: [] }).entries
     const stretches = stretchesOf(entries, () => true)
+    expect(stretches.map(overtaken)).toEqual(stretches.map(() => undefined))
 
     const run = (all: () => void): Float32Array[] => {
       const values = new Random(seed + 1000)
