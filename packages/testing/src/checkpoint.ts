@@ -50,7 +50,7 @@ export function randomCheckpoint(dir: string, { config, tensors, seed, shards = 
   writeFileSync(join(dir, 'model.safetensors.index.json'), `${JSON.stringify(index, null, 2)}\n`)
 }
 
-function randomTensor(random: Random, { shape, dtype = 'bf16', mean = 0, deviation }: RandomTensor): FileTensor {
+export function randomTensor(random: Random, { shape, dtype = 'bf16', mean = 0, deviation }: RandomTensor): FileTensor {
   const size = product(shape)
   const bytes = new Uint8Array(size * sizeOf(dtype))
   const elements = elementsOf(bytes.buffer, 0, dtype, size)
