@@ -202,6 +202,12 @@ describe('a program that registers a class and then calls run', () => {
     expect(stderr.match(/wrapper ends/g)).toHaveLength(1)
     expect(status).toBe(0)
   })
+  test('says what is wrong as the command does', async () => {
+    const { stderr, status } = await wrapper('verify', '/no/such/model', '--device', 'cpu')
+    expect(stderr).toMatch(/aphrodite: MODEL_NOT_FOUND: .*\/no\/such\/model/)
+    expect(stderr).not.toMatch(/\n\s+at /)
+    expect(status).toBe(1)
+  })
   test('inspects where it is', async () => {
     const { stdout, stderr, status } = await wrapper('inspect', checkpoint('WrappedForCausalLM'), '--step')
     expect(stdout).toMatch(/a decode step of 1 sequence/)

@@ -31,12 +31,32 @@ export const EVERY_FLAG = [
 
 /**
  * What `aphrodite …` does, for a program that wraps it: registers its models, then calls `run(process.argv)`, whole or without the
- * first two. Resolves with the exit status. The engine's thread and other ranks run such a program once more, for its registrations,
- * and it ends there where it calls this.
+ * first two. Resolves with the exit status; what was refused on purpose has been printed then. The engine's thread and other ranks
+ * run such a program once more, for its registrations, and it ends there where it calls this.
  */
 export async function run(argv: readonly string[], env: Readonly<Record<string, string | undefined>> = process.env): Promise<number> {
   await endOfRegistering()
-  const [name, ...rest] = argv[0] === process.execPath ? argv.slice(2) : argv
+  try {
+    return await runCommandLine(argv[0] === process.execPath ? argv.slice(2) : argv, env)
+  } catch (error) {
+    if (error instanceof RankEnded) return 0
+    if (!(error instanceof AphroditeError)) throw error
+    console.error(`aphrodite: ${error.code}: ${error.message}`)
+    return 1
+  }
+}
+
+/** For a wrapper's last line: runs, and sets the exit status. */
+export async function main(argv: readonly string[] = process.argv): Promise<void> {
+  try {
+    process.exitCode = await run(argv)
+  } catch (error) {
+    console.error(error)
+    process.exitCode = 1
+  }
+}
+
+async function runCommandLine([name, ...rest]: readonly string[], env: Readonly<Record<string, string | undefined>>): Promise<number> {
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     console.log(overview(COMMANDS))
     return name === undefined ? 2 : 0
@@ -55,20 +75,5 @@ export async function run(argv: readonly string[], env: Readonly<Record<string, 
     console.log(commandHelp(command))
     return 0
   }
-  try {
-    return await command.run(await parseSettings(rest, env, [...command.groups, GENERAL], EVERY_FLAG))
-  } catch (error) {
-    if (error instanceof RankEnded) return 0
-    throw error
-  }
-}
-
-/** For a wrapper's last line: runs, prints what went wrong, and sets the exit status. */
-export async function main(argv: readonly string[] = process.argv.slice(2)): Promise<void> {
-  try {
-    process.exitCode = await run(argv)
-  } catch (error) {
-    console.error(error instanceof AphroditeError ? `aphrodite: ${error.code}: ${error.message}` : error)
-    process.exitCode = 1
-  }
+  return command.run(await parseSettings(rest, env, [...command.groups, GENERAL], EVERY_FLAG))
 }
