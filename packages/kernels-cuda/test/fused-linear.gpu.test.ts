@@ -45,12 +45,19 @@ const LAYERS: readonly FusedCase[] = [
   { tokens: 8, n: 1024, k: 3072, format: 'bf16', x: 'bf16', out: 'bf16' },
   { tokens: 8, n: 3072, k: 2048, format: 'bf16', x: 'bf16', out: 'bf16', bias: 'bf16' },
   { tokens: 5, n: 2048, k: 4096, format: 'f16', x: 'f16', out: 'f16', activation: 'geluTanh' },
+  { tokens: 1, n: 1024, k: 3072, format: 'bf16', x: 'bf16', out: 'f32', residual: true, bias: 'bf16' },
+  { tokens: 2, n: 2048, k: 8192, format: 'bf16', x: 'bf16', out: 'f32', residual: true },
+  { tokens: 2, n: 4096, k: 1024, format: 'bf16', x: 'f32', out: 'bf16', norm: 'bf16', bias: 'bf16', strided: true },
+  { tokens: 1, n: 30_000, k: 512, format: 'bf16', x: 'f32', out: 'f32', norm: 'bf16', offset: 1 },
+  { tokens: 2, n: 6144, k: 2048, format: 'bf16', x: 'f32', out: 'bf16', norm: 'bf16', activation: 'silu' },
+  { tokens: 1, n: 50, k: 4160, format: 'bf16', x: 'f32', out: 'bf16', norm: 'bf16', activation: 'silu' },
 ]
 
 /** Plans of every kind; those that a case cannot have are passed over. */
 const PLANS: readonly Plan[] = [
   [0, 1, 232_448],
   ...[1, 8, 16, 64].flatMap((lines) => [80_000, 114_688, 232_448].map((bytes): Plan => [1, lines, bytes])),
+  ...[8, 16, 32, 64].flatMap((lines) => [80_000, 114_688, 232_448].map((bytes): Plan => [2, lines, bytes])),
 ]
 
 describe.skipIf(!present)('the product of few rows', { timeout: 180_000 }, () => {

@@ -87,7 +87,7 @@ Napi::Value FusedLinearPlan(Args& a) {
 /// fusedLinear by a given plan, for measurements and tests; false where the plan cannot be done.
 Napi::Value FusedLinearBy(Args& a) {
   SmallPlan plan;
-  plan.kind = int(a.integer("kind", 0, 1)), plan.lines = int(a.integer("lines", 1, 1 << 16));
+  plan.kind = int(a.integer("kind", 0, 2)), plan.lines = int(a.integer("lines", 1, 1 << 16));
   plan.sharedBytes = int(a.integer("sharedBytes", 0, 1 << 20));
   const SmallLinear c = fusedCall(a);
   const bool fits = planFits(a.context(), c, plan);

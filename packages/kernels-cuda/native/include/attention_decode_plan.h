@@ -30,5 +30,9 @@ void attentionDecode(Context& c, const AttentionCall& call, const DecodePlan& pl
 /// Fused or not as the plan says.
 void fusedDecode(Context& c, const AttentionCall& call, const QkvCall& qkv, const DecodePlan& plan);
 
+/// The common case of a fused call has a shorter kernel of its own, for the same plan.
+bool usualDecodeFits(const Context& c, const AttentionCall& call, const QkvCall& qkv, const DecodePlan& plan);
+void usualDecode(Context& c, const AttentionCall& call, const QkvCall& qkv, const DecodePlan& plan);
+
 /// T: what is multiplied; C: the cache's elements.
 template <class T, class C> void startDecode(Context& c, const AttentionCall& call, const QkvCall& qkv, const DecodePlan& plan);

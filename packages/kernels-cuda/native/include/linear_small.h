@@ -34,12 +34,13 @@ struct SmallLinear {
 enum SmallKind : int {
   kDirect,    // weights in registers: every target
   kResident,  // weights through a ring in shared memory, filled by bulk copies (sm_90)
+  kTiles,     // the same for what decode steps ask for most, by shorter code and 16 rows at a time
 };
 
 /// How a product is divided. Every plan that `planFits` is right; which is fastest depends on the card.
 struct SmallPlan {
   int kind;         // SmallKind
-  int lines;        // lines of 64 columns that a slot of the ring holds of each of its 8 rows, at most
+  int lines;        // lines of 64 columns that a slot of the ring holds of each of its 8 or 16 rows, at most
   int sharedBytes;  // shared memory to use at most
 };
 

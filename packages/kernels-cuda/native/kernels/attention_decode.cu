@@ -109,6 +109,7 @@ bool fusedDecodeFits(const Context& c, const AttentionCall& call, const QkvCall&
 }
 
 void fusedDecode(Context& c, const AttentionCall& call, const QkvCall& qkv, const DecodePlan& plan) {
+  if (usualDecodeFits(c, call, qkv, plan)) return usualDecode(c, call, qkv, plan);
   switch (DType(call.cache.dtype)) {
     case DType::bf16: return startDecode<__nv_bfloat16, __nv_bfloat16>(c, call, qkv, plan);
     case DType::f16: return startDecode<__half, __half>(c, call, qkv, plan);

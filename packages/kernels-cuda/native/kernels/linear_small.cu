@@ -4,8 +4,6 @@
 
 namespace {
 
-/// More than half of a multiprocessor's shared memory: two blocks of one kernel would otherwise share one and leave another idle.
-constexpr int kAlone = 115200;
 /// Weights up to this size: two kernels share a multiprocessor, and the next one's weights arrive while this one waits.
 constexpr int64_t kSmallWeight = int64_t(12) << 20;
 constexpr int kShared = 112 << 10;
@@ -69,12 +67,16 @@ bool choose(const Context& c, const SmallLinear& a, SmallPlan& plan) {
   const int lines = int(ceilDiv(a.kp, kLine));
   if (c.capability < 90) return planFits(c, a, plan = {kDirect, lines, c.sharedBytes});
   const bool small = a.n * a.kp * 2 <= kSmallWeight;
+  const int shared = small ? kShared : c.sharedBytes;
+  // Where a block has 8 rows or fewer, all of them are one copy.
+  for (int l : {a.epilogue != kGated && a.n <= kUnit * int64_t(c.sms) ? 64 : 32, 32, 16})
+    if (planFits(c, a, plan = {kTiles, l, shared})) return true;
   // Whole rows are one copy; but the last slot's products come behind everything else, so that blocks of more rows take less at once.
   const bool few = a.n <= 2 * kUnit * int64_t(c.sms);
   // The ring stands still while x is normalised: then a few rows a block get going sooner by smaller slots.
   const int most = a.g && a.n <= 8 * kUnit * int64_t(c.sms) ? 32 : lines <= 64 ? 64 : 56;
   for (int l : {small && !few ? 16 : most, 32, 16, 8})
-    if (planFits(c, a, plan = {kResident, l, small ? kShared : c.sharedBytes})) return true;
+    if (planFits(c, a, plan = {kResident, l, shared})) return true;
   return planFits(c, a, plan = {kResident, 8, c.sharedBytes});
 }
 
@@ -87,6 +89,7 @@ SmallPlan planSmallLinear(const Context& c, const SmallLinear& a) {
 }
 
 bool planFits(const Context& c, const SmallLinear& a, const SmallPlan& plan) {
+  if (plan.kind == kTiles) return tilesFit(c, a, plan);
   SmallCall call;
   SmallLaunch how;
   return lay(c, a, plan, call, how);
@@ -97,6 +100,7 @@ bool smallLinearFits(const Context& c, const SmallLinear& a) {
 }
 
 void smallLinear(Context& c, const SmallLinear& a, const SmallPlan& plan) {
+  if (plan.kind == kTiles) return launchTiles(c, a, plan);
   SmallCall call;
   SmallLaunch how;
   if (!lay(c, a, plan, call, how)) throw CudaFailure{cudaErrorInvalidValue, "smallLinear"};

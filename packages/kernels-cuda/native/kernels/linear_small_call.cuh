@@ -9,6 +9,8 @@ constexpr int kLine = 64;         // columns of a line: 128 bytes, all banks of 
 constexpr int kMostTokens = 8;
 constexpr int kMostNormed = 2;    // tokens that the norm prologue takes
 constexpr int kMostStages = 24;
+/// More than half of a multiprocessor's shared memory: two blocks of one kernel would otherwise share one and leave another idle.
+constexpr int kAlone = 118 << 10;
 
 struct SmallCall {
   SmallLinear op;

@@ -8,6 +8,8 @@
 struct SmallLaunch {
   int kind, blocks, sharedBytes;
 };
+bool tilesFit(const Context& c, const SmallLinear& s, const SmallPlan& plan);
+void launchTiles(const Context& c, const SmallLinear& s, const SmallPlan& plan);
 void launchSmallBf16(const Context& c, const SmallCall& call, const SmallLaunch& how);
 void launchSmallF16(const Context& c, const SmallCall& call, const SmallLaunch& how);
 
