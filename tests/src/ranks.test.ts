@@ -93,7 +93,7 @@ describe('a rank that ends, stops or fails', () => {
         fetch(`${url}/v1/completions`, {
           method: 'POST',
           headers: { 'content-type': 'application/json' },
-          body: JSON.stringify({ model: 'demo', prompt: 'Once', ignore_eos: true }),
+          body: JSON.stringify({ model: 'demo', prompt: 'Once', max_tokens: 1900, ignore_eos: true }),
         })
       const pending = [ask(), ask(), ask()]
       await new Promise((resolve) => setTimeout(resolve, 300))

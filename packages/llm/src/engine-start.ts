@@ -10,6 +10,9 @@ import type { LeaderData } from './ranks/lead-thread.ts'
 import type { RankPlace } from './ranks/place.ts'
 import type { DeviceLimits, LLMInfo } from './types.ts'
 
+/** How long rank 0 may take to say itself why it cannot start, when another rank has. */
+const OWN_REASON_MS = 300
+
 /** An engine that runs, wherever it does. */
 export interface StartedEngine {
   readonly client: EngineClient
@@ -47,7 +50,9 @@ export async function startEngineRanks(
   const failed = (error: AphroditeError): void => {
     thread.abort(error.message)
     client?.fail(error)
-    thread.replies.fail(error)
+    // At the start what is wrong on another rank is often wrong on this one too, and better said by it.
+    if (client) thread.replies.fail(error)
+    else setTimeout(() => thread.replies.fail(error), OWN_REASON_MS)
   }
   thread.replies.onDeath = (error) => ranks.fail(error)
   try {
