@@ -113,7 +113,8 @@ function seconds(shape, tokens, fused, plan, repetitions) {
 function* plans(shape) {
   const lines = Math.ceil(shape[2] / 64)
   for (const bytes of [112 * 1024, 164 * 1024, sharedBytes])
-    for (const slot of new Set([8, 16, 32, 56, lines])) if (slot <= lines && slot * 1024 < bytes) yield [1, slot, bytes]
+    for (const slot of new Set([8, 16, 32, 56, lines]))
+      for (const kind of [1, 2]) if (slot <= lines && slot * 1024 < bytes) yield [kind, slot, bytes]
   yield [0, lines, sharedBytes]
 }
 
