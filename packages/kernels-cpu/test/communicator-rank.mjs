@@ -51,7 +51,6 @@ try {
   if (sums) report(performSums(tp, sums))
   for (const step of steps ?? []) {
     if (step.pauseMs?.[rank]) await new Promise((resolve) => setTimeout(resolve, step.pauseMs[rank]))
-    if (step.stayAway === rank) await new Promise((resolve) => setTimeout(resolve, 60_000))
     if (step.kill === rank) process.kill(process.pid, 'SIGKILL')
     if (step.exit === rank) process.exit(0)
     if (step.close === rank) break

@@ -19,7 +19,6 @@ export interface Step {
   /** Of each rank, before it. */
   readonly pauseMs?: readonly number[]
   /** A rank that does not do this step, in one way or another. */
-  readonly stayAway?: number
   readonly kill?: number
   readonly exit?: number
   readonly close?: number

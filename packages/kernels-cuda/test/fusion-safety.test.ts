@@ -154,6 +154,25 @@ describe('linear, then addRmsNorm', () => {
   })
 })
 
+test('the list of a rank: nothing crosses an exchange, the rest is fused as without ranks', () => {
+  const sum = (t: Tensor): Collective => ({ name: 'allReduce', reads: [t], writes: [t], launch: () => {} })
+  const out = b.temporary(2, 8)
+  const step = () => {
+    b.kernels.rmsNorm(y, x, norm, 1e-5, 0)
+    b.kernels.linear(z, y, w) // column-parallel
+    b.kernels.linear(y, z, w) // row-parallel
+    b.recorder.collective(sum(y))
+    b.kernels.addRmsNorm(z, residual, y, norm, 1e-5, 0)
+    b.kernels.linear(out, z, w)
+    b.recorder.collective(sum(out))
+    b.kernels.add(residual, residual, out)
+    b.kernels.rmsNorm(y, residual, norm, 1e-5, 0)
+    b.kernels.linear(out, y, w)
+  }
+  const want = ['fusedLinear', 'linear', 'collective', 'addRmsNorm', 'linear', 'collective', 'add', 'fusedLinear']
+  expect(b.fuse(step, { keep: [out] })).toEqual(want)
+})
+
 describe('a norm inside its linears', () => {
   const several =
     (...readers: (() => void)[]) =>

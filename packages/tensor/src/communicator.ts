@@ -5,8 +5,8 @@ export const COLLECTIVE_TIMEOUT_MS = 30_000
 
 /**
  * The ranks that hold one model together. Every rank calls the same operations in the same order, with the same shapes and
- * dtypes. Between `Device.capture`'s begin and end an operation is captured like a kernel, or throws. Sums are made in
- * float32 in an order that is the same on every rank and in every run, so all ranks get the same bits.
+ * dtypes. Between `Device.capture`'s begin and end an operation is captured like a kernel, or throws. Sums have the same bits on
+ * every rank and in every run: on the CPU they are made in float32, rank 0 first, on GPUs in NCCL's way.
  *
  * An operation throws RANK_FAILED, which names the rank, when another rank does not come within the time limit, ends, or
  * gave the communicator up; from then on every operation on every rank does. On an asynchronous device the error comes from
