@@ -1,13 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import { type EngineRequest, type EngineStats, resolveSamplingParams, type SamplingParams } from '@aphrodite/engine'
-import { readConfig, resolveModel } from '@aphrodite/loader'
+import { readConfig } from '@aphrodite/loader'
 import { endOfRegistering } from '@aphrodite/models'
 import type { ChatTemplate, Tokenizer } from '@aphrodite/tokenizer'
 import { AnswerText, describeLogprob } from './answer-text.ts'
 import { type StartedEngine, startEngineHere, startEngineRanks, startEngineThread } from './engine-start.ts'
 import { llmError } from './errors.ts'
-import { type ResolvedOptions, resolveOptions } from './options.ts'
+import { findModel } from './find-model.ts'
+import { resolveOptions } from './options.ts'
 import { type EncodedPrompt, encodePrompt, type PromptContext } from './prompts.ts'
 import { collectRegistrations, isTiedToThisThread } from './registrations.ts'
 import { openTokenizer } from './text.ts'
@@ -46,12 +47,12 @@ export class LLM implements LanguageModel {
     const { onProgress = () => {}, rank, ...plain } = resolved
     if (rank && rank.rank !== 0)
       throw llmError('BAD_OPTION', `this process is rank ${rank.rank}: only rank 0 has a model to ask. Call followRank here.`)
-    const folder = await find(resolved.model, resolved)
+    const folder = await findModel(resolved.model, resolved)
     const text = resolved.skipTokenizerInit
       ? undefined
       : resolved.tokenizer === undefined
         ? folder
-        : await find(resolved.tokenizer, resolved, false)
+        : await findModel(resolved.tokenizer, resolved, false)
     const { architectures } = readConfig(folder)
     const registrations = collectRegistrations(resolved.plugins)
     // The tokenizer is read here while the weights are read there.
@@ -249,18 +250,4 @@ export class LLM implements LanguageModel {
 interface PreparedRequest {
   readonly prompt: EncodedPrompt
   readonly params: SamplingParams
-}
-
-/** Everything but weights: what dummy weights and another model's tokenizer need. */
-const NO_WEIGHTS = ['*.json', '*.jinja', '*.model', '*.txt']
-
-function find(model: string, { revision, onProgress, loadFormat }: ResolvedOptions, withWeights = loadFormat !== 'dummy'): Promise<string> {
-  return resolveModel(model, {
-    ...(revision !== undefined && { revision }),
-    ...(!withWeights && { allowPatterns: NO_WEIGHTS }),
-    ...(onProgress && {
-      onProgress: ({ file, totalReceived, totalSize }) =>
-        onProgress(`download: ${((totalReceived / totalSize) * 100).toFixed(0)} % of ${(totalSize / 1e9).toFixed(2)} GB, ${file}`),
-    }),
-  })
 }

@@ -126,7 +126,7 @@ export interface LLMInfo {
   readonly dtype: string
   /** Of keys and values: f32, bf16, f16, fp8_e4m3 or fp8_e5m2. */
   readonly kvCacheDtype: string
-  /** That compute, on the CPU; 0 on a GPU. Of this rank, as everything here that is counted in bytes. */
+  /** That compute, on the CPU; 0 on a GPU. Of one rank, as bytes and floating-point operations here. */
   readonly threads: number
   /** Ranks that share the model. */
   readonly tensorParallelSize: number

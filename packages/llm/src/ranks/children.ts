@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
 import type { EngineSetup } from '../engine-host.ts'
 import type { RankPlace } from './place.ts'
 
@@ -24,11 +25,11 @@ export class ChildRanks {
     onExit: (rank: number, why: string) => void,
     print: (line: string) => void,
   ) {
-    const entry = new URL('./rank-process.js', import.meta.url)
+    const entry = fileURLToPath(new URL('./rank-process.js', import.meta.url))
     // A debugger of this process has taken its port.
     const flags = process.execArgv.filter((flag) => !flag.startsWith('--inspect'))
     for (let rank = 1; rank < place.size; rank++) {
-      const child = spawn(process.execPath, [...flags, entry.pathname], { stdio: ['pipe', 'pipe', 'pipe'] })
+      const child = spawn(process.execPath, [...flags, entry], { stdio: ['pipe', 'pipe', 'pipe'] })
       this.#children.push(child)
       let ended = false
       const end = (why: string) => {

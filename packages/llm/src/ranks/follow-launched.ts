@@ -1,6 +1,6 @@
-import { resolveModel } from '@aphrodite/loader'
 import { endOfRegistering } from '@aphrodite/models'
 import { llmError } from '../errors.ts'
+import { findModel } from '../find-model.ts'
 import { resolveOptions } from '../options.ts'
 import { collectRegistrations } from '../registrations.ts'
 import type { LLMOptions } from '../types.ts'
@@ -16,7 +16,7 @@ export async function followRank(options: LLMOptions, signal?: AbortSignal): Pro
   await endOfRegistering()
   const { onProgress: _, rank, ...plain } = resolveOptions(options)
   if (!rank || rank.rank === 0) throw llmError('BAD_OPTION', 'followRank is for ranks other than 0: rank 0 calls LLM.create')
-  const folder = await resolveModel(plain.model, plain.revision === undefined ? {} : { revision: plain.revision })
+  const folder = await findModel(plain.model, plain)
   const registrations = collectRegistrations(plain.plugins)
   const left = new Promise<string>((resolve) => {
     signal?.addEventListener('abort', () => resolve(`rank ${rank.rank} was told to end`), { once: true })
