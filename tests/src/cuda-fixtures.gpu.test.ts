@@ -7,10 +7,10 @@ import { type CausalLM, unquantized } from '@aphrodite/layers'
 import { type ChatMessage, LLM } from '@aphrodite/llm'
 import { ModelRegistry } from '@aphrodite/models'
 import { Arena, type FloatDType, singleRank } from '@aphrodite/tensor'
+import { Runner } from '@aphrodite/testing/runner'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { FIXTURES, type ReferencePrompt, readFixture, relativeError } from './fixture-cases.ts'
 import { describeOnCuda } from './on-cuda.ts'
-import { Runner } from '@aphrodite/testing/runner'
 
 /** As on the CPU (fixtures.test.ts). `gap`: between two logits that are closer than this either may be greater. */
 const BOUNDS = { f32: { error: 1e-4, gap: 1e-3 }, bf16: { error: 3e-2, gap: 0.1 } }

@@ -2,9 +2,9 @@ import { createCpuDevice } from '@aphrodite/kernels-cpu'
 import { ModelRegistry } from '@aphrodite/models'
 import type { Device, FloatDType } from '@aphrodite/tensor'
 import { createReferenceDevice } from '@aphrodite/testing'
+import { Runner } from '@aphrodite/testing/runner'
 import { afterAll, describe, expect, test } from 'vitest'
 import { FIXTURES, readFixture, relativeError } from './fixture-cases.ts'
-import { Runner } from '@aphrodite/testing/runner'
 
 /**
  * float32 leaves rounding alone. bfloat16 activations have 8 bits, and every op of a layer rounds. Hugging Face's own bfloat16 is

@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { verifyReference } from '@aphrodite/llm'
+import { LLM, verifyReference, verifyRuns } from '@aphrodite/llm'
 import type { Command } from '../command.ts'
 import { ENGINE_GROUPS, type FlagGroup } from '../flags.ts'
 import { llmOptions } from '../llm-options.ts'
@@ -15,13 +15,19 @@ const VERIFY: FlagGroup = {
       help: 'safetensors file with prompt.K, logits.K, greedy.K and gap.K',
       default: 'reference.safetensors of the model',
     },
+    {
+      name: 'runs',
+      type: { kind: 'boolean' },
+      help: 'also serve the prompts in a crowd, from the prefix cache, in chunks and among 2 ranks, and compare with one at a time',
+      default: 'true',
+    },
   ],
 }
 
 export const verifyCommand: Command = {
   name: 'verify',
   usage: 'verify MODEL',
-  summary: 'Compares logits and greedy tokens with a reference file; exit status 1 when they differ.',
+  summary: 'Compares logits and greedy tokens with a reference file, and ways of serving with each other; exit status 1 when they differ.',
   groups: [VERIFY, ...ENGINE_GROUPS],
   async run({ settings, positionals }) {
     const options = llmOptions(positionals, settings, 'verify')
@@ -38,8 +44,16 @@ export const verifyCommand: Command = {
           `  ${p.passed ? 'ok  ' : 'FAIL'} prompt ${p.index} (${p.tokens} tokens): ${logits}, greedy ${p.greedy}${p.note ? ` (${p.note})` : ''}`,
         )
       }
-      console.log(report.passed ? 'verified' : 'NOT verified')
-      return report.passed ? 0 : 1
+      let passed = report.passed
+      // Where the model is shared already, or started as one rank of several, further engines are not this process's to start.
+      if (settings.get('runs') !== false && llm.info.tensorParallelSize === 1) {
+        const others = await verifyRuns(llm, reference, (more) => LLM.create({ ...options, ...more, skipTokenizerInit: true }), [2])
+        for (const run of others)
+          console.log(`  ${run.passed ? (run.note ? 'skip' : 'ok  ') : 'FAIL'} ${run.name}${run.note ? `: ${run.note}` : ''}`)
+        passed &&= others.every((run) => run.passed)
+      }
+      console.log(passed ? 'verified' : 'NOT verified')
+      return passed ? 0 : 1
     } finally {
       await llm.close()
     }
