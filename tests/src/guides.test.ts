@@ -87,6 +87,33 @@ describe('adding-a-model.md, from an empty folder to a served model', () => {
   })
 })
 
+test.each(['olmo2', 'granite'])(
+  'a model of another package that was written from the guide, %s, is equal to its reference',
+  async (name) => {
+    const folder = mkdtempSync(join(root, 'tests/.snippet-guide-'))
+    const run = (command: string, ...args: string[]) =>
+      new Promise<string>((resolve) =>
+        execFile(command, args, { cwd: folder, timeout: 60_000 }, (error, stdout, stderr) => resolve(error ? stdout + stderr : stdout)),
+      )
+    try {
+      const fixture = join(root, 'tests/fixtures/guide', name)
+      const options = { target: 'ES2023', module: 'NodeNext', strict: true, types: [], rootDir: '.', outDir: 'dist' }
+      writeFileSync(join(folder, 'tsconfig.json'), JSON.stringify({ compilerOptions: options, include: ['*.ts'] }))
+      writeFileSync(join(folder, 'package.json'), '{ "type": "module" }')
+      cpSync(join(fixture, `${name}.ts`), join(folder, `${name}.ts`))
+      expect(await run(join(root, 'node_modules/.bin/tsc'))).toBe('')
+      for (const ranks of ['1', '2']) {
+        const plugin = ['--plugin', `./dist/${name}.js`, '--device', 'cpu', '--dtype', 'float32', '--tensor-parallel-size', ranks]
+        expect(await run(process.execPath, join(root, 'packages/cli/bin/aphrodite.js'), 'verify', fixture, ...plugin)).toMatch(
+          /^verified$/m,
+        )
+      }
+    } finally {
+      rmSync(folder, { recursive: true, force: true })
+    }
+  },
+)
+
 test.each(fencesOf('adding-an-op.md').flatMap(({ file, text }) => (file ? [{ file, text }] : [])))(
   'adding-an-op.md quotes $file as it is',
   ({ file, text }) => {

@@ -158,6 +158,21 @@ test('without any of them the architecture is unknown, by name', async () => {
   await expect(serve('NobodyForCausalLM')).rejects.toThrow(/"NobodyForCausalLM"\..*Known: .*Gemma2ForCausalLM/)
 })
 
+test('a plugin with copies of its own of our packages is told so', async () => {
+  const home = join(folder, 'apart')
+  for (const name of ['layers', 'models', 'tensor'])
+    for (const part of ['dist', 'package.json'])
+      cpSync(join(root, 'packages', name, part), join(home, 'node_modules/@aphrodite', name, part), { recursive: true })
+  writeFileSync(
+    join(home, 'definition.mjs'),
+    `${MODULE.replace('export default ', '')}
+export default { architectures: ['ApartForCausalLM'], readConfig: Theirs.readConfig, create: (c) => new Theirs(c) }`,
+  )
+  await expect(serve('ApartForCausalLM', { plugins: [join(home, 'definition.mjs')] })).rejects.toThrow(
+    /ApartForCausalLM from .*definition\.mjs: its model is made with another copy of @aphrodite\/layers than this engine\. Run the aphrodite/,
+  )
+})
+
 test.each<[string, string, RegExp]>([
   ['throws', 'const nothing = undefined\nnothing.field', /Cannot read properties of undefined \(reading 'field'\) \(.*\/throws\.mjs:2\)/],
   ['does not parse', 'export const a = }', /\/does not parse\.mjs: Unexpected token '}'/],
@@ -317,6 +332,7 @@ export default defineModel({
   })
 })
 
+const root = fileURLToPath(new URL('../..', import.meta.url))
 const demo = fileURLToPath(new URL('../../packages/demo-model/model', import.meta.url))
 
 /** Puts a checkpoint's tensors under `transformer.`, and one more beside them that no model reads. */

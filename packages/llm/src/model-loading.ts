@@ -1,6 +1,6 @@
 import {
   Attention,
-  type CausalLM,
+  CausalLM,
   ConfigReader,
   type ModelDefinition,
   ParallelLMHead,
@@ -12,7 +12,7 @@ import {
 } from '@aphrodite/layers'
 import { createModel } from '@aphrodite/layers/internal'
 import { dummyTensors, type ModelConfig, openCheckpoint } from '@aphrodite/loader'
-import { ModelRegistry } from '@aphrodite/models'
+import { ModelRegistry, modelsError } from '@aphrodite/models'
 import { Arena, type Communicator, type Device, type FloatDType, measuringDevice, product, singleRank } from '@aphrodite/tensor'
 import { llmError } from './errors.ts'
 import type { ResolvedOptions } from './options.ts'
@@ -64,9 +64,18 @@ function quantizationOf({ json, path }: ModelConfig, { quantizations = {} }: Mod
   )
 }
 
-/** Builds the model: declared, not yet materialised. */
-export function buildModel({ definition, original }: DescribedModel): CausalLM {
-  return createModel(definition, original.json, original.path)
+/** Builds the model: declared, not yet materialised. Throws BAD_CONFIG, and BAD_MODEL_MODULE for what is no model of this engine. */
+export function buildModel({ definition, original, architecture, origin }: DescribedModel): CausalLM {
+  const model: unknown = createModel(definition, original.json, original.path)
+  if (model instanceof CausalLM) return model
+  const foreign = typeof model === 'object' && model !== null && 'materialize' in model
+  throw modelsError(
+    'BAD_MODEL_MODULE',
+    `${origin ?? architecture}: ${foreign ? 'its model is made with another copy of @aphrodite/layers than this engine.' : 'what it creates does not extend CausalLM.'}` +
+      (foreign
+        ? ' Run the aphrodite that is installed beside it (npx aphrodite, in the project that has both); a model package has @aphrodite/layers as a peer dependency.'
+        : ''),
+  )
 }
 
 /** What a model's weights and tables take on a device: another one is materialised where nothing is allocated. */
