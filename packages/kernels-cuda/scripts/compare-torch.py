@@ -15,7 +15,7 @@ import torch.nn.functional as F
 torch.backends.cuda.matmul.allow_tf32 = False
 folder = sys.argv[1]
 recorded = json.load(open(f'{folder}/calls.json'))
-data = memoryview(open(f'{folder}/data.bin', 'rb').read())
+data = bytearray(open(f'{folder}/data.bin', 'rb').read())
 GPU = 'cuda'
 STORED = {'f32': torch.float32, 'bf16': torch.bfloat16, 'f16': torch.float16, 'f8e4m3': torch.float8_e4m3fn, 'f8e5m2': torch.float8_e5m2}
 MOST = {'f8e4m3': 448.0, 'f8e5m2': 57344.0}
@@ -155,14 +155,21 @@ def add_sparse(logits, offsets, ids, values):
 
 def log_probs(values, ids, ranks, logits, chosen):
     x, chosen, n = tensor(logits), tensor(chosen), values['shape'][1] - 1
-    logs = torch.log_softmax(x, -1)
-    own = logs.gather(1, chosen.unsqueeze(1))
+    x = torch.where(torch.isnan(x), -math.inf, x)
+    vocab = x.shape[1]
+    # An infinite logit has all of the probability.
+    top = x.max(1, keepdim=True)[0]
+    logs = torch.where(torch.isposinf(top), torch.where(torch.isposinf(x), -torch.log(torch.isposinf(x).sum(1, keepdim=True)), -math.inf), torch.log_softmax(x, -1))
+    logs = torch.where(torch.isneginf(x), -math.inf, logs)
+    inside = (chosen >= 0) & (chosen < vocab)
+    at_chosen = chosen.clamp(0, vocab - 1).unsqueeze(1)
+    own = torch.where(inside.unsqueeze(1), logs.gather(1, at_chosen), -math.inf)
     # Stable, so that ties go to the lower id as they do here.
-    top, at = torch.sort(logs, dim=-1, descending=True, stable=True)
-    mine = x.gather(1, chosen.unsqueeze(1))
-    places = torch.arange(x.shape[1], device=GPU).unsqueeze(0)
-    rank = 1 + ((x > mine) | ((x == mine) & (places < chosen.unsqueeze(1)))).sum(1)
-    return [torch.cat([own, top[:, :n]], 1), torch.cat([chosen.unsqueeze(1), at[:, :n]], 1), rank]
+    order = torch.sort(x, dim=-1, descending=True, stable=True)[1]
+    mine = x.gather(1, at_chosen)
+    places = torch.arange(vocab, device=GPU).unsqueeze(0)
+    rank = (1 + ((x > mine) | ((x == mine) & (places < at_chosen))).sum(1)) * inside
+    return [torch.cat([own, logs.gather(1, order[:, :n])], 1), torch.cat([chosen.unsqueeze(1), order[:, :n]], 1), rank]
 
 
 def philox(counter, key):

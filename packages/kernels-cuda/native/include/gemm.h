@@ -16,6 +16,6 @@ void gemmTensor(Context& c, const LinearCall& call);
 /// Copies 16-bit rows of x to scratch memory from byte `at` on, at aligned addresses; the call that reads them there.
 LinearCall alignRows(Context& c, const LinearCall& call, size_t at);
 
-/// The same by wgmma, for 9.0 and aligned rows of x; never unless APHRODITE_WGMMA=1 (docs/gemm.md says why).
+/// The same by wgmma, for 9.0 and aligned rows of x.
 bool gemmWgmmaFits(const Context& c, const LinearCall& call);
 void gemmWgmma(Context& c, const LinearCall& call);

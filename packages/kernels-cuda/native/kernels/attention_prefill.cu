@@ -79,7 +79,10 @@ void prefillAttention(Context& c, const AttentionCall& call) {
   a.vectorQ = vectors(call.q, call.qStride, a.cache.keyDim), a.vectorOut = vectors(call.out, call.outStride, a.cache.valueDim);
   const int64_t context = std::max<int64_t>(call.maxContextLength, 1);
   const PrefillShape shape{call.qType, call.tokens * call.group(), a.window ? std::min(context, int64_t(a.window) + call.maxQueryLength) : context};
-  if (a.cache.elementBytes == 1) return (call.qType == DType::bf16 ? prefillMmaBf16Bytes : prefillMmaF16Bytes)(c, a, shape);
+  if (a.cache.elementBytes == 1) {
+    if (c.capability == 90 && (call.qType == DType::bf16 ? prefillWgmmaBf16Bytes : prefillWgmmaF16Bytes)(c, a, shape)) return;
+    return (call.qType == DType::bf16 ? prefillMmaBf16Bytes : prefillMmaF16Bytes)(c, a, shape);
+  }
   if (c.capability == 90 && (call.qType == DType::bf16 ? prefillWgmmaBf16 : prefillWgmmaF16)(c, a, shape)) return;
   (call.qType == DType::bf16 ? prefillMmaBf16 : prefillMmaF16)(c, a, shape);
 }

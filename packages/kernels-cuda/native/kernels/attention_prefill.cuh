@@ -3,6 +3,8 @@
 // Rows of a tile are (token, head of the group) pairs: row r of a sequence is token r / group, head r % group of the kv head. So
 // keys and values are read once for all heads that share them, and few tokens already fill a tile.
 #pragma once
+#include <cuda_fp8.h>
+#include <type_traits>
 #include "attention_prefill.h"
 #include "device.cuh"
 #include "ring.cuh"
@@ -151,6 +153,24 @@ template <> struct Pair<f16> {
     return *reinterpret_cast<uint32_t*>(&v);
   }
 };
+
+/// 16 numbers of 8 bits as numbers of a 16-bit type, which holds them: the first eight, and the others.
+template <class T> __device__ __forceinline__ void storeBytes(DType type, const uint4& v, char* first, char* second) {
+  const uint32_t words[4] = {v.x, v.y, v.z, v.w};
+  uint32_t pairs[8];
+#pragma unroll
+  for (int h = 0; h < 8; h++) {
+    const __half2_raw raw = __nv_cvt_fp8x2_to_halfraw2(__nv_fp8x2_storage_t(words[h / 2] >> h % 2 * 16), type == DType::f8e4m3 ? __NV_E4M3 : __NV_E5M2);
+    if (std::is_same<T, f16>::value) {
+      pairs[h] = uint32_t(raw.x) | uint32_t(raw.y) << 16;
+    } else {
+      const float2 f = __half22float2(__half2(raw));
+      pairs[h] = Pair<T>::pack(f.x, f.y);
+    }
+  }
+  *reinterpret_cast<uint4*>(first) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
+  *reinterpret_cast<uint4*>(second) = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+}
 
 /// What an output is to be multiplied by at last. `most`, `total`: of its row; `sink`: one more score, without a value, or null.
 __device__ __forceinline__ float outputScale(float most, float total, const float* sink) {

@@ -23,3 +23,5 @@ void prefillMmaF16Bytes(Context& c, const PrefillArgs& a, const PrefillShape& sh
 /// False: no such kernel for these sizes.
 bool prefillWgmmaBf16(Context& c, const PrefillArgs& a, const PrefillShape& shape);
 bool prefillWgmmaF16(Context& c, const PrefillArgs& a, const PrefillShape& shape);
+bool prefillWgmmaBf16Bytes(Context& c, const PrefillArgs& a, const PrefillShape& shape);
+bool prefillWgmmaF16Bytes(Context& c, const PrefillArgs& a, const PrefillShape& shape);

@@ -3,11 +3,9 @@
 // the values arrive, while the values are weighed the next keys; two blocks share a multiprocessor. 8-bit caches become the
 // queries' type on the way into those buffers, which is exact; the other block has the multiprocessor meanwhile.
 #pragma once
-#include "attention_generic_elements.cuh"
 #include "attention_prefill.cuh"
 #include "attention_prefill_launch.h"
 #include "launch.h"
-#include <type_traits>
 
 __device__ __forceinline__ void matrixLoad(uint32_t (&r)[4], uint32_t a) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(a) : "memory");
@@ -33,14 +31,6 @@ __device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_gro
 template <int n> __device__ __forceinline__ void copyWait() { asm volatile("cp.async.wait_group %0;" ::"n"(n) : "memory"); }
 
 namespace prefillMma {
-
-/// The lower two bytes as numbers of a 16-bit type, which holds them.
-template <class T> __device__ __forceinline__ uint32_t bytesTo(DType type, uint32_t v) {
-  const __half2_raw raw = __nv_cvt_fp8x2_to_halfraw2(__nv_fp8x2_storage_t(v), type == DType::f8e4m3 ? __NV_E4M3 : __NV_E5M2);
-  if (std::is_same<T, f16>::value) return uint32_t(raw.x) | uint32_t(raw.y) << 16;
-  const float2 f = __half22float2(__half2(raw));
-  return Pair<T>::pack(f.x, f.y);
-}
 
 constexpr int kThreads = 128, kKeys = 64, kPages = kKeys / kPageTokens;
 
@@ -96,12 +86,7 @@ template <class T, int D, int Batch> __device__ __forceinline__ void loadBytes(c
     for (int j = 0; j < Batch; j++) {
       const int i = first + j * kThreads, token = i / count, c = i - token * count;
       if (i >= kKeys * count) break;
-      const uint32_t words[4] = {v[j].x, v[j].y, v[j].z, v[j].w};
-      uint32_t pairs[8];
-#pragma unroll
-      for (int h = 0; h < 8; h++) pairs[h] = bytesTo<T>(type, words[h / 2] >> h % 2 * 16);
-      *reinterpret_cast<uint4*>(shared + to.chunk(token, 2 * c)) = make_uint4(pairs[0], pairs[1], pairs[2], pairs[3]);
-      *reinterpret_cast<uint4*>(shared + to.chunk(token, 2 * c + 1)) = make_uint4(pairs[4], pairs[5], pairs[6], pairs[7]);
+      storeBytes<T>(type, v[j], shared + to.chunk(token, 2 * c), shared + to.chunk(token, 2 * c + 1));
     }
   }
 }

@@ -2,7 +2,7 @@
 // that compute 64 rows each. The fetching warp runs ahead: it finds the next tile and copies whole pages into a ring of two
 // buffers for keys and two for values, where wgmma reads them as they lie. The two warpgroups take turns: while one has its
 // products on the tensor cores, the other one turns scores into probabilities; and within a warpgroup the scores of the next keys
-// are issued before the values of these are weighed.
+// are issued before the values of these are weighed. 8-bit caches: four warps fetch, and turn numbers into the queries' type.
 #pragma once
 #include "attention_prefill.cuh"
 #include "attention_prefill_launch.h"
@@ -24,6 +24,7 @@ template <int DK, int DV, int N> struct Shared {
   alignas(1024) char v[kStages][N * DV * 2];
   uint64_t fullK[kStages], fullV[kStages], emptyK[kStages], emptyV[kStages], fullWork[kSlots], emptyWork[kSlots];
   Work work[kSlots];
+  int ticket[2];
 };
 
 /// Whole pages, to stay in the L2 cache: other blocks read them too.
@@ -62,16 +63,73 @@ template <int D, int N> __device__ __forceinline__ void fetch(char* shared, uint
   if (lane < kPages && whole) copyPage(sharedAddress(shared + lane * rows.bytes()), base + page * pageBytes, rows.bytes(), sharedAddress(full));
 }
 
-/// The fetching warp. `tickets`: [0] the next work, [1] blocks that are done; zeros before and after.
-template <int DK, int DV, int N> __device__ __forceinline__ void produce(const PrefillArgs& a, Shared<DK, DV, N>& shared, unsigned* tickets) {
+/// Fetches a tile's keys and values, 8-bit floats, by four warps that turn them into T. Tokens from `valid` on become zeros.
+template <class T, int DK, int DV, int N>
+__device__ __forceinline__ void fetchBytes(Shared<DK, DV, N>& shared, int stage, int parity, DType type, const char* base, int pageBytes, int page, int valid) {
+  constexpr int kKeys = N * DK / 16 / 128, kAll = kKeys + N * DV / 16 / 128, kAhead = 4;  // pieces of 16 numbers of a thread
+  static_assert(N * DK / 16 % 128 == 0 && N * DV / 16 % 128 == 0);
+  unsigned thread = threadIdx.x;
+  asm volatile("" : "+r"(thread));  // places are found anew for every tile: to keep those of all pieces takes too many registers
+  thread &= 127;                    // known to the compiler: for heads of 64, 128 and 256 pieces are a fixed distance apart
+  // Where the thread's piece j is: its page, byte in there, token of the tile and chunk of its row.
+  auto locate = [&](unsigned j, auto dim, unsigned& byte, unsigned& token, unsigned& c) {
+    constexpr unsigned D = decltype(dim)::value, kWidth = PageRows(int(D), 1).width;
+    const unsigned i = thread + j * 128, p = i / D, rest = i % D, group = rest / (D / 2), line = rest % (D / 2) % (8 * kWidth), t = line / kWidth;
+    byte = rest * 16, token = p * kPageTokens + group * 8 + t;
+    c = rest % (D / 2) / (8 * kWidth) * kWidth + (line % kWidth ^ t * kWidth >> 3);
+  };
+  using Key = std::integral_constant<int, DK>;
+  using Value = std::integral_constant<int, DV>;
+  auto load = [&](int j) {
+    unsigned byte, token, c;
+    if (j < kKeys) locate(j, Key{}, byte, token, c);
+    else locate(j - kKeys, Value{}, byte, token, c), byte += PageRows(DK, 1).bytes();
+    const int number = __shfl_sync(~0u, page, token / kPageTokens);
+    return number >= 0 && int(token) < valid ? *reinterpret_cast<const uint4*>(base + int64_t(number) * pageBytes + byte) : uint4{};
+  };
+  auto done = [&](uint64_t* full) {
+    fenceAsyncReads();
+    __syncwarp();
+    if ((thread & 31) == 0) barrierArrive(sharedAddress(full));
+  };
+  uint4 v[kAhead];
+#pragma unroll
+  for (int j = 0; j < kAhead; j++) v[j] = load(j);
+  barrierWait(sharedAddress(&shared.emptyK[stage]), parity);
+#pragma unroll
+  for (int j = 0; j < kAll; j++) {
+    if (j == kKeys) done(&shared.fullK[stage]), barrierWait(sharedAddress(&shared.emptyV[stage]), parity);
+    unsigned byte, token, c;
+    if (j < kKeys) {
+      locate(j, Key{}, byte, token, c);
+      storeBytes<T>(type, v[j % kAhead], shared.k[stage] + PageRows(DK, 2).chunk(int(token), int(2 * c)), shared.k[stage] + PageRows(DK, 2).chunk(int(token), int(2 * c + 1)));
+    } else {
+      locate(j - kKeys, Value{}, byte, token, c);
+      storeBytes<T>(type, v[j % kAhead], shared.v[stage] + PageRows(DV, 2).chunk(int(token), int(2 * c)), shared.v[stage] + PageRows(DV, 2).chunk(int(token), int(2 * c + 1)));
+    }
+    if (j + kAhead < kAll) v[j % kAhead] = load(j + kAhead);
+  }
+  done(&shared.fullV[stage]);
+}
+
+/// The fetching warp, or four of them. `tickets`: [0] the next work, [1] blocks that are done; zeros before and after.
+template <class T, int DK, int DV, int N, bool Bytes> __device__ __forceinline__ void produce(const PrefillArgs& a, Shared<DK, DV, N>& shared, unsigned* tickets) {
   constexpr int kPages = N / kPageTokens;
   const int lane = threadIdx.x & 31, total = a.tiles * a.cache.kvHeads * a.splits;
   const int64_t pageBytes = a.cache.pageBytes();
+  const bool leads = threadIdx.x < 32;
   int tiles = 0;  // of keys, so far
-  for (int works = 0;; ) {
+  for (int works = 0, draws = 0;; draws++) {
     int number = 0;
-    if (lane == 0) number = int(atomicAdd(&tickets[0], 1u));
-    number = __shfl_sync(~0u, number, 0);
+    if (leads && lane == 0) number = int(atomicAdd(&tickets[0], 1u));
+    if (Bytes) {
+      // The place of the draw before may still be read.
+      if (threadIdx.x == 0) shared.ticket[draws & 1] = number;
+      barSync(5, 128);
+      number = shared.ticket[draws & 1];
+    } else {
+      number = __shfl_sync(~0u, number, 0);
+    }
     PrefillTile t;
     Work work{};
     if (number < total) {
@@ -82,8 +140,10 @@ template <int DK, int DV, int N> __device__ __forceinline__ void produce(const P
       narrow(a, work.split, work.lowest, work.n);
     }
     const int slot = works % kSlots;
-    barrierWait(sharedAddress(&shared.emptyWork[slot]), (works / kSlots & 1) ^ 1);
-    if (lane == 0) shared.work[slot] = work, barrierArrive(sharedAddress(&shared.fullWork[slot]));
+    if (leads) {
+      barrierWait(sharedAddress(&shared.emptyWork[slot]), (works / kSlots & 1) ^ 1);
+      if (lane == 0) shared.work[slot] = work, barrierArrive(sharedAddress(&shared.fullWork[slot]));
+    }
     works++;
     if (number >= total) break;
     const char *keys = a.cache.head(0, work.kvHead), *values = keys + PageRows(DK, 2).bytes();
@@ -91,6 +151,11 @@ template <int DK, int DV, int N> __device__ __forceinline__ void produce(const P
     int page = pageAt(work.n);
     for (int n = work.n; n >= work.lowest; n--) {
       const int next = pageAt(n - 1), stage = tiles % kStages, parity = (tiles / kStages & 1) ^ 1;
+      if (Bytes) {
+        fetchBytes<T>(shared, stage, parity, DType(a.cache.dtype), keys, int(pageBytes), page, t.context - n * N);
+        page = next, tiles++;
+        continue;
+      }
       barrierWait(sharedAddress(&shared.emptyK[stage]), parity);
       fetch<DK, N>(shared.k[stage], &shared.fullK[stage], keys, pageBytes, page, t.context - n * N, false);
       barrierWait(sharedAddress(&shared.emptyV[stage]), parity);
@@ -98,7 +163,7 @@ template <int DK, int DV, int N> __device__ __forceinline__ void produce(const P
       page = next, tiles++;
     }
   }
-  if (lane == 0 && atomicAdd(&tickets[1], 1u) == gridDim.x - 1) tickets[0] = tickets[1] = 0;
+  if (leads && lane == 0 && atomicAdd(&tickets[1], 1u) == gridDim.x - 1) tickets[0] = tickets[1] = 0;
 }
 
 /// A warpgroup's part: 64 rows of every tile.
@@ -285,13 +350,13 @@ template <class T, int DK, int DV, int N> __device__ __forceinline__ void consum
   if (group == 0) barSync(1, 256);
 }
 
-template <class T, int DK, int DV, int N> __global__ void __launch_bounds__(kThreads, 1) kernel(PrefillArgs a, unsigned* tickets) {
+template <class T, int DK, int DV, int N, bool Bytes> __global__ void __launch_bounds__(kThreads, 1) kernel(PrefillArgs a, unsigned* tickets) {
   extern __shared__ __align__(1024) char memory[];
   auto& shared = *reinterpret_cast<Shared<DK, DV, N>*>(memory);
   pdlTrigger();
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; i++) {
-      barrierInit(sharedAddress(&shared.fullK[i]), 1), barrierInit(sharedAddress(&shared.fullV[i]), 1);
+      barrierInit(sharedAddress(&shared.fullK[i]), Bytes ? 4 : 1), barrierInit(sharedAddress(&shared.fullV[i]), Bytes ? 4 : 1);
       barrierInit(sharedAddress(&shared.emptyK[i]), 8), barrierInit(sharedAddress(&shared.emptyV[i]), 8);
     }
     for (int i = 0; i < kSlots; i++) barrierInit(sharedAddress(&shared.fullWork[i]), 1), barrierInit(sharedAddress(&shared.emptyWork[i]), 8);
@@ -300,33 +365,33 @@ template <class T, int DK, int DV, int N> __global__ void __launch_bounds__(kThr
   __syncthreads();
   pdlWait();
   if (threadIdx.x < 128) {
-    giveRegisters<40>();
-    if (threadIdx.x < 32) produce<DK, DV, N>(a, shared, tickets);
+    giveRegisters<Bytes ? 88 : 40>();
+    if (Bytes || threadIdx.x < 32) produce<T, DK, DV, N, Bytes>(a, shared, tickets);
   } else {
-    takeRegisters<232>();
+    takeRegisters<Bytes ? 208 : 232>();
     consume<T, DK, DV, N>(a, shared);
   }
 }
 
-template <class T, int DK, int DV, int N> void start(Context& c, PrefillArgs a, const PrefillShape& shape) {
+template <class T, int DK, int DV, int N, bool Bytes> void start(Context& c, PrefillArgs a, const PrefillShape& shape) {
   a.tiles = int(shape.rows / kRows + 1 + a.sequences);
   splitKeys(c, a, shape, kRows, DV, N, c.sms);
-  launch(c, "attention prefill", kernel<T, DK, DV, N>, dim3(c.sms), dim3(kThreads), sizeof(Shared<DK, DV, N>), a, c.counters);
+  launch(c, "attention prefill", kernel<T, DK, DV, N, Bytes>, dim3(c.sms), dim3(kThreads), sizeof(Shared<DK, DV, N>), a, c.counters);
   if (a.splits > 1) mergeSplits(c, a, shape.type);
 }
 /// False: no kernel of this size.
-template <class T> bool startFor(Context& c, const PrefillArgs& a, const PrefillShape& shape) {
+template <class T, bool Bytes> bool startFor(Context& c, const PrefillArgs& a, const PrefillShape& shape) {
   const int key = (a.cache.keyDim + 15) / 16 * 16, value = (a.cache.valueDim + 15) / 16 * 16;
-  if (key == 192 && value == 128) return start<T, 192, 128, 128>(c, a, shape), true;
+  if (key == 192 && value == 128) return start<T, 192, 128, 128, Bytes>(c, a, shape), true;
   if (key != value) return false;
   switch (key) {
-    case 64: return start<T, 64, 64, 128>(c, a, shape), true;
-    case 80: return start<T, 80, 80, 128>(c, a, shape), true;
-    case 96: return start<T, 96, 96, 128>(c, a, shape), true;
-    case 112: return start<T, 112, 112, 128>(c, a, shape), true;
-    case 128: return start<T, 128, 128, 128>(c, a, shape), true;
-    case 192: return start<T, 192, 192, 96>(c, a, shape), true;
-    case 256: return start<T, 256, 256, 64>(c, a, shape), true;
+    case 64: return start<T, 64, 64, 128, Bytes>(c, a, shape), true;
+    case 80: return start<T, 80, 80, 128, Bytes>(c, a, shape), true;
+    case 96: return start<T, 96, 96, 128, Bytes>(c, a, shape), true;
+    case 112: return start<T, 112, 112, 128, Bytes>(c, a, shape), true;
+    case 128: return start<T, 128, 128, 128, Bytes>(c, a, shape), true;
+    case 192: return start<T, 192, 192, 96, Bytes>(c, a, shape), true;
+    case 256: return start<T, 256, 256, 64, Bytes>(c, a, shape), true;
     default: return false;
   }
 }

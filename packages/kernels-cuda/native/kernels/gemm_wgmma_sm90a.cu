@@ -3,8 +3,6 @@
 // each other's shared memory. Made for 17 to 128 rows of x, which is reading weights: those are asked for before the kernel in
 // front has ended. Gated: half of a block's rows of w are gates and half what they multiply.
 #include <cuda.h>
-#include <stdlib.h>
-#include <string.h>
 #include "activation.cuh"
 #include "device.cuh"
 #include "gemm.h"
@@ -268,11 +266,7 @@ template <class T> void choose(Context& c, const LinearCall& a) {
 }  // namespace
 
 bool gemmWgmmaFits(const Context& c, const LinearCall& a) {
-  static const bool wanted = [] {
-    const char* v = getenv("APHRODITE_WGMMA");
-    return v && strcmp(v, "1") == 0;
-  }();
-  if (!wanted || c.capability != 90 || !gemmTensorFits(a) || !encoder()) return false;
+  if (c.capability != 90 || !gemmTensorFits(a) || !encoder()) return false;
   return uintptr_t(a.x) % 16 == 0 && a.xStride % 8 == 0 && a.xStride >= a.w.k && a.m <= int64_t(1) << 24 && a.w.n <= int64_t(1) << 24 &&
          a.w.k <= int64_t(1) << 24;
 }

@@ -1,5 +1,7 @@
 // Which kernel a product gets.
 #include "linear.h"
+#include <stdlib.h>
+#include <string.h>
 #include "blas.h"
 #include "gemm.h"
 #include "linear_small.h"
@@ -33,12 +35,17 @@ void linear(Context& c, const LinearCall& a) {
   if (a.m <= kBestGemvRows && !tensor) return gemvFloat(c, a);
   if (c.blas && c.blas->multiply(c, a)) return;
   if (a.m <= kGemvRows) return gemvFloat(c, a);
-  if (gemmWgmmaFits(c, a)) return gemmWgmma(c, a);  // only where it is asked for
+  if (gemmWgmmaFits(c, a)) return gemmWgmma(c, a);
   if (tensor) return gemmTensor(c, a);
   gemmFloat(c, a);
 }
 
 bool linearGatedFits(const Context& c, const LinearCall& a) {
+  static const bool wanted = [] {
+    const char* v = getenv("APHRODITE_WGMMA");
+    return v && strcmp(v, "1") == 0;
+  }();
+  if (!wanted) return false;  // docs/gemm.md says why
   LinearCall there = a;  // as it is where rows have to be copied
   if (!rowsAligned(a)) there.x = nullptr, there.xStride = a.w.kp();
   return a.activation >= 0 && a.w.n % 2 == 0 && a.m >= 1 && a.m <= kMostGated && gemmWgmmaFits(c, there) &&

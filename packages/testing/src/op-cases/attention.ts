@@ -187,9 +187,8 @@ function fillCache(memory: CaseMemory, device: Device, c: AttentionCase, dtype: 
 /** Averages of values: the error follows the size of the values, which is near that of the largest averages. */
 function averaged(dtype: FloatDType, cacheDtype: CacheDType): Tolerance {
   if (cacheDtype === 'f8e4m3' || cacheDtype === 'f8e5m2') {
-    const reason =
-      'units that multiply half-width floats take 8-bit floats as f16, which holds them, and queries and probabilities rounded to it'
-    return { ...rounded(dtype, 4, 2 ** -9), reason }
+    const reason = 'units that multiply half-width floats take 8-bit floats as those, which hold them, and probabilities rounded to them'
+    return { ...rounded(dtype, 4, dtype === 'bf16' ? 2 ** -6 : 2 ** -9), reason }
   }
   if (dtype !== cacheDtype || dtype === 'f32') return rounded(dtype, 4, 1e-5)
   const reason = 'units that multiply half-width floats take probabilities rounded to them: by 2^-9 of each at most for bf16, 2^-12 for f16'
