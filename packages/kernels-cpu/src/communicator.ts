@@ -69,7 +69,7 @@ export async function createCpuCommunicator(device: CpuDevice, options: CpuCommu
           ...common,
           name: transport.name,
           threads: device.threads,
-          cores: native.allowedCores().length,
+          cores: native.allowedCores(),
         })
       : native.createTcpCommunicator({ ...common, ...addressesOf(transport.addresses), ...secretAndListener(transport) })
   try {

@@ -24,14 +24,14 @@ export interface Native extends NativeOps, NativeTransfers, NativeCollectives {
   endRecording(context: number, keep: number): number
   replay(context: number, recording: number): void
   releaseRecording(context: number, recording: number): void
-  /** Starts to meet the other ranks: a handle, which names it in the whole process. threads: of this rank; cores: there are. */
+  /** Starts to meet the other ranks: a handle, which names it in the whole process. threads: of this rank; cores: that it may use. */
   createSharedCommunicator(options: {
     readonly rank: number
     readonly size: number
     readonly timeoutMs: number
     readonly name: string
     readonly threads: number
-    readonly cores: number
+    readonly cores: readonly number[]
   }): number
   /** The same; the listener is the communicator's from now on. hosts and ports: of every rank. */
   createTcpCommunicator(options: {

@@ -57,8 +57,15 @@ Napi::Value CreateShared(const Napi::CallbackInfo& info) {
   if (!info[0].IsObject()) raise(info.Env(), "BAD_OPTION", "createCommunicator: options should be an object");
   const Options o{info.Env(), info[0].As<Napi::Object>()};
   const int size = o.integer("size", 1, Communicator::kMostRanks);
+  Napi::Value list = o.object.Get("cores");
+  if (!list.IsArray()) o.fail("cores should be an array");
+  std::vector<int> cores;
+  for (uint32_t i = 0; i < list.As<Napi::Array>().Length(); i++) {
+    Napi::Value core = list.As<Napi::Array>().Get(i);
+    if (core.IsNumber()) cores.push_back(core.As<Napi::Number>().Int32Value());
+  }
   return add(info.Env(), std::make_unique<SharedCommunicator>(o.integer("rank", 0, size - 1), size, o.integer("timeoutMs", 1, 1 << 30) * 1e-3, o.text("name"),
-                                                              o.integer("threads", 1, 1 << 16), o.integer("cores", 1, 1 << 16)));
+                                                              o.integer("threads", 1, 1 << 16), std::move(cores)));
 }
 
 /// createTcpCommunicator({ rank, size, timeoutMs, listener, hosts, ports, secret }): a handle. The listener is the communicator's then.

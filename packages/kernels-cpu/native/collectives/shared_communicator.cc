@@ -23,8 +23,8 @@ bool reached(uint32_t sequence, uint32_t wanted) { return int32_t(sequence - wan
 }  // namespace
 
 void SharedCommunicator::join() {
-  auto segment = std::make_unique<Segment>(name_, rank, size, threads_, timeout, abandoned_);
-  const bool crowded = int(segment->header().threads.load()) > cores_;
+  auto segment = std::make_unique<Segment>(name_, rank, size, threads_, cores_, timeout, abandoned_);
+  const bool crowded = segment->crowded();
   spin_ = crowded ? kCrowdedSpin : kSpin, yield_ = crowded ? kCrowdedYield : kYield;
   segment_ = std::move(segment);
   shared_.store(segment_.get());

@@ -6,9 +6,9 @@
 
 class SharedCommunicator : public Communicator {
  public:
-  /// threads: that this rank computes with; cores: that this process may use.
-  SharedCommunicator(int rank, int size, double timeout, const std::string& name, int threads, int cores)
-      : Communicator(rank, size, timeout), name_(name), threads_(threads), cores_(cores) {}
+  /// threads: that this rank computes with; cores: those that its process may use.
+  SharedCommunicator(int rank, int size, double timeout, const std::string& name, int threads, std::vector<int> cores)
+      : Communicator(rank, size, timeout), name_(name), threads_(threads), cores_(std::move(cores)) {}
   ~SharedCommunicator() override;
   void join() override;
   void enter() override;
@@ -25,7 +25,8 @@ class SharedCommunicator : public Communicator {
   void look(int other, uint32_t sequence, const Operation& operation, double since);
 
   const std::string name_;
-  const int threads_, cores_;
+  const int threads_;
+  const std::vector<int> cores_;
   Reason abandoned_;
   std::unique_ptr<Segment> segment_;
   std::atomic<Segment*> shared_{nullptr};  // segment_, for `abort`

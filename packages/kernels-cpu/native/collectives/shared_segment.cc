@@ -12,7 +12,7 @@
 
 namespace {
 
-constexpr uint64_t kMagic = 0x3150545f41484441;  // changes with the layout
+constexpr uint64_t kMagic = 0x3250545f41484441;  // changes with the layout
 constexpr size_t kPage = 4096;
 size_t wholePages(size_t bytes) { return (bytes + kPage - 1) & ~(kPage - 1); }
 
@@ -41,7 +41,7 @@ void futexWakeAll(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), FUTEX_WAKE, 0x7fffffff, nullptr, nullptr, 0);
 }
 
-Segment::Segment(const std::string& name, int rank, int size, int threads, double timeout, const Reason& abandoned)
+Segment::Segment(const std::string& name, int rank, int size, int threads, const std::vector<int>& cores, double timeout, const Reason& abandoned)
     : size_(size),
       slotBytes_(slotBytesFor(size)),
       slots_(wholePages(sizeof(Header) + size_t(size) * (sizeof(Progress) + sizeof(Member)))),
@@ -107,6 +107,8 @@ Segment::Segment(const std::string& name, int rank, int size, int threads, doubl
     if (int(h.size) != size || h.bytes != bytes_) throw RankFailure{"rank 0 expects " + std::to_string(h.size) + " ranks, rank " + std::to_string(rank) + " " + std::to_string(size)};
     uint32_t none = absent;
     h.threads.fetch_add(uint32_t(threads));
+    for (int core : cores)
+      if (core >= 0 && core < 64 * kCoreWords) h.cores[core / 64].fetch_or(uint64_t(1) << (core % 64));
     if (!member(rank).presence.compare_exchange_strong(none, joined)) {
       fail("there are two ranks " + std::to_string(rank));
       throw RankFailure{reason()};
@@ -144,6 +146,12 @@ void Segment::waitForAll(int rank, double until, const Reason& abandoned) {
     else if (now() > until) fail(nameRanks(missing, size_) + " did not come to rank " + std::to_string(rank) + " in time");
     else nap(5e-4);
   }
+}
+
+bool Segment::crowded() const {
+  int cores = 0;
+  for (const auto& word : header().cores) cores += __builtin_popcountll(word.load());
+  return int(header().threads.load()) > cores;
 }
 
 void Segment::fail(const std::string& reason) {

@@ -4,10 +4,13 @@
 #include <pthread.h>
 #include <atomic>
 #include <string>
+#include <vector>
 #include "communicator.h"
 #include "reason.h"
 
 struct Segment {
+  static constexpr int kCoreWords = 16;
+
   /// How far a rank has come. Only its owner writes it, so that others' polls do not slow each other down.
   struct alignas(64) Progress {
     std::atomic<uint32_t> sequence;
@@ -24,13 +27,14 @@ struct Segment {
     uint32_t size, reserved;
     uint64_t slotBytes, bytes;
     std::atomic<uint32_t> threads;  // of all ranks
+    std::atomic<uint64_t> cores[kCoreWords];  // that one rank or another may use, a bit each
     alignas(64) std::atomic<uint32_t> failed;  // 0: no; 1: the reason is being written; 2: yes
     char reason[512];
   };
 
   /// Rank 0 makes it, the others wait for it; returns when all ranks have it open. Throws RankFailure: also when
-  /// `abandoned` gets a reason meanwhile. `threads`: of this rank.
-  Segment(const std::string& name, int rank, int size, int threads, double timeout, const Reason& abandoned);
+  /// `abandoned` gets a reason meanwhile. `threads` and `cores`: of this rank.
+  Segment(const std::string& name, int rank, int size, int threads, const std::vector<int>& cores, double timeout, const Reason& abandoned);
   ~Segment();
   Segment(const Segment&) = delete;
   Segment& operator=(const Segment&) = delete;
@@ -43,6 +47,8 @@ struct Segment {
   char* slot(int rank, int which) const { return memory_ + slots_ + size_t(rank * 2 + which) * slotBytes_; }
   size_t slotBytes() const { return slotBytes_; }
 
+  /// Whether the ranks have more threads than cores to run them.
+  bool crowded() const;
   /// Gives up for all ranks and wakes them; the first reason stays.
   void fail(const std::string& reason);
   bool failed() const { return header().failed.load(std::memory_order_relaxed) != 0; }
