@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { AphroditeError } from '@aphrodite/tensor'
+import { modelsError } from './errors.ts'
 
 /**
  * In a thread or a process that only runs an engine, modules are imported for the models that they register, and one of them may
@@ -23,17 +24,27 @@ export function endOfRegistering(): Promise<never> | undefined {
   return new Promise<never>(() => {})
 }
 
-/** The exports of a module; those of a program that ended at `endOfRegistering` are none. */
-export async function importModule(url: string): Promise<Readonly<Record<string, unknown>>> {
-  const importing = import(url) as Promise<Record<string, unknown>>
-  if (!registersOnly) return importing
+/** The longest that a module may take to be imported, in milliseconds. */
+const IMPORT_MS = 60_000
+
+/**
+ * The exports of a module; those of a program that ended at `endOfRegistering` are none. Throws where it waits at its top level for
+ * longer than `limit`, for then nothing would ever be said.
+ */
+export async function importModule(url: string, limit = IMPORT_MS): Promise<Readonly<Record<string, unknown>>> {
   const before = programEnds
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const late = new Promise<never>((_, reject) => {
+    const why = `it is not imported after ${limit / 1000} s. Does it wait for something at its top level?`
+    timer = setTimeout(() => reject(modelsError('BAD_MODEL_MODULE', why)), limit)
+  })
   const ended = new Promise<Record<string, unknown>>((resolve) => {
-    programEnds = () => resolve({})
+    if (registersOnly) programEnds = () => resolve({})
   })
   try {
-    return await Promise.race([importing, ended])
+    return await Promise.race([import(url) as Promise<Record<string, unknown>>, ended, late])
   } finally {
+    clearTimeout(timer)
     programEnds = before
   }
 }
