@@ -113,7 +113,6 @@ export class StepCapture {
   /** The stretches that the interpreter does and gains by, by their first entry. */
   #interpreted(entries: readonly Entry[]): Map<number, { readonly list: number; readonly to: number }> {
     const lists = new Map<number, { list: number; to: number }>()
-    if (!('makeInterpreter' in this.#native)) return lists
     for (const stretch of stretchesOf(entries, this.interprets)) {
       const list = isWorthwhile(stretch, this.#layout) ? makeInterpreter(this.#native, this.#context, stretch) : undefined
       if (list !== undefined) lists.set(stretch.from, { list, to: stretch.to })
