@@ -67,7 +67,7 @@ export function openDevice(options: ResolvedOptions, say: (message: string) => v
       say(`device: cpu, since ${opened}`)
     } else {
       const first = options.device.includes(':') ? Number(options.device.slice('cuda:'.length)) : undefined
-      if (first === undefined && usable.length > 0 && !gpuOf(usable, share))
+      if (first === undefined && usable.length > 0 && !gpuOf(usable, { ...share, index: share.of - 1 }))
         throw llmError('NO_DEVICE', `${tooFew(usable.length, share)}. Lower --tensor-parallel-size, or use --device cpu.`)
       const asked = first === undefined ? (gpuOf(usable, share)?.index ?? 0) : first + share.index
       const found = devices[asked]
@@ -92,7 +92,7 @@ export function openDevice(options: ResolvedOptions, say: (message: string) => v
 function gpuOf<T>(usable: readonly T[], { index }: DeviceShare): T | undefined {
   return usable.length === 1 && process.env['CUDA_VISIBLE_DEVICES'] ? usable[0] : usable[index]
 }
-const tooFew = (found: number, { of }: DeviceShare): string => `${of} ranks are to run on this machine, and it has ${found} usable GPUs`
+const tooFew = (found: number, { of }: DeviceShare): string => `${of} ranks are to run on this machine, and it has ${found} usable ${found === 1 ? 'GPU' : 'GPUs'}`
 
 function openOrReason(index: number): CudaDevice | string {
   try {
