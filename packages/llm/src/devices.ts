@@ -92,7 +92,8 @@ export function openDevice(options: ResolvedOptions, say: (message: string) => v
 function gpuOf<T>(usable: readonly T[], { index }: DeviceShare): T | undefined {
   return usable.length === 1 && process.env['CUDA_VISIBLE_DEVICES'] ? usable[0] : usable[index]
 }
-const tooFew = (found: number, { of }: DeviceShare): string => `${of} ranks are to run on this machine, and it has ${found} usable ${found === 1 ? 'GPU' : 'GPUs'}`
+const tooFew = (found: number, { of }: DeviceShare): string =>
+  `${of} ranks are to run on this machine, and it has ${found} usable ${found === 1 ? 'GPU' : 'GPUs'}`
 
 function openOrReason(index: number): CudaDevice | string {
   try {
