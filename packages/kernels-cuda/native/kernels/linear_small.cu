@@ -69,8 +69,10 @@ bool choose(const Context& c, const SmallLinear& a, SmallPlan& plan) {
   const bool small = a.n * a.kp * 2 <= kSmallWeight;
   const int shared = small ? kShared : c.sharedBytes;
   // Where a block has 8 rows or fewer, all of them are one copy.
+  // Large weights with long rows are read fastest by whole rows: then 8 of them fill a slot.
+  const bool tiles = a.kp < 4096 || a.n * a.kp * 2 <= int64_t(64) << 20;
   for (int l : {a.epilogue != kGated && a.n <= kUnit * int64_t(c.sms) ? 64 : 32, 32, 16})
-    if (planFits(c, a, plan = {kTiles, l, shared})) return true;
+    if (tiles && planFits(c, a, plan = {kTiles, l, shared})) return true;
   // Whole rows are one copy; but the last slot's products come behind everything else, so that blocks of more rows take less at once.
   const bool few = a.n <= 2 * kUnit * int64_t(c.sms);
   // The ring stands still while x is normalised: then a few rows a block get going sooner by smaller slots.
