@@ -6,7 +6,7 @@ import { fusedLinear, fusedLinearFits, type NativeFusedLinear } from './fused-li
 import { fusedNorms, fusedNormsFits, type NativeFusedNorms } from './fused-norms.ts'
 import { fuse } from './fusion.ts'
 import type { Entry } from './fusion-list.ts'
-import { type InterpreterFits, isWorthwhile, stretchesOf } from './interpreter.ts'
+import { type InterpreterFits, isWanted, stretchesOf } from './interpreter.ts'
 import { interpreterFits, makeInterpreter, type NativeInterpreter } from './interpreter-call.ts'
 import { Recorder } from './recorder.ts'
 import { isSameRegion, regionOf } from './regions.ts'
@@ -110,11 +110,12 @@ export class StepCapture {
     }
   }
 
-  /** The stretches that the interpreter does and gains by, by their first entry. */
+  /** The stretches that the interpreter does, by their first entry. */
   #interpreted(entries: readonly Entry[]): Map<number, { readonly list: number; readonly to: number }> {
     const lists = new Map<number, { list: number; to: number }>()
+    if (!isWanted()) return lists
     for (const stretch of stretchesOf(entries, this.interprets)) {
-      const list = isWorthwhile(stretch, this.#layout) ? makeInterpreter(this.#native, this.#context, stretch) : undefined
+      const list = makeInterpreter(this.#native, this.#context, stretch)
       if (list !== undefined) lists.set(stretch.from, { list, to: stretch.to })
     }
     return lists

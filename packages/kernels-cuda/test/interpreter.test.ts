@@ -2,10 +2,10 @@ import { readdirSync, readFileSync } from 'node:fs'
 import { ModelRegistry } from '@aphrodite/models'
 import { PagedCache, type Tensor } from '@aphrodite/tensor'
 import { Random } from '@aphrodite/testing'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test } from 'vitest'
 import { fuse } from '../src/fusion.ts'
 import type { Entry } from '../src/fusion-list.ts'
-import { isWorthwhile, stretchesOf } from '../src/interpreter.ts'
+import { isWanted, stretchesOf } from '../src/interpreter.ts'
 import type { Call } from '../src/step-list.ts'
 import { Bench } from './bench.ts'
 import { DecodeStep, type DecodeStepOptions } from './decode-step.ts'
@@ -142,26 +142,22 @@ describe('random lists', () => {
   })
 })
 
-describe('whether it is worth it', () => {
+describe('whether it is used', () => {
   const before = process.env['APHRODITE_INTERPRETER']
-  beforeEach(() => {
-    delete process.env['APHRODITE_INTERPRETER']
-  })
   afterEach(() => {
-    if (before !== undefined) process.env['APHRODITE_INTERPRETER'] = before
+    if (before === undefined) delete process.env['APHRODITE_INTERPRETER']
+    else process.env['APHRODITE_INTERPRETER'] = before
   })
-  const weighing = (bytes: number) => {
-    const b = new Bench()
-    const call = { op: 'fusedLinear', args: [b.temporary(1, 8), b.temporary(1, 8), b.weight(8, 8), {}] } as const
-    const calls = [{ call, sources: [{ op: 0, offset: 0 }], buffer: undefined, stored: true }]
-    return isWorthwhile({ from: 0, to: 1, calls } as never, { packedBytes: () => bytes })
-  }
-  test('goes by the bytes of the weights, and by the variable before that', () => {
-    expect(weighing(1e9)).toBe(true)
-    expect(weighing(1e11)).toBe(false)
-    process.env['APHRODITE_INTERPRETER'] = '1'
-    expect(weighing(1e11)).toBe(true)
-    process.env['APHRODITE_INTERPRETER'] = '0'
-    expect(weighing(1e9)).toBe(false)
+  test('is for the variable to say', () => {
+    delete process.env['APHRODITE_INTERPRETER']
+    expect(isWanted()).toBe(false)
+    for (const [value, wanted] of [
+      ['', false],
+      ['0', false],
+      ['1', true],
+    ] as const) {
+      process.env['APHRODITE_INTERPRETER'] = value
+      expect(isWanted()).toBe(wanted)
+    }
   })
 })
