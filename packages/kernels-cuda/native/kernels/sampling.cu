@@ -41,74 +41,98 @@ __device__ void leave(const SampleArgs& p, int r, float max, float min) {
   }
 }
 
-/// Grid [slices, rows].
-__global__ void __launch_bounds__(kThreads, 4) sampleSlices(const SampleArgs p) {
+/// Grid [slices / kSlices, rows], rounded up: a block takes so many slices one after the other, and then all that is rare at once.
+template <int kSlices> __global__ void __launch_bounds__(kThreads, 4) sampleSlices(const SampleArgs p) {
   __shared__ RowShared s;
-  __shared__ uint32_t parts[2][kThreads / 32];
+  __shared__ uint32_t parts[2][2][kThreads / 32];
   __shared__ double sums[kThreads / 32];
-  __shared__ unsigned long long best;
-  __shared__ int likeliest, last, filtered;
+  __shared__ unsigned long long best[kSlices];
+  __shared__ float maxima[kSlices], bars[kSlices];
+  __shared__ int likeliest[kSlices], last, filtered;
   __shared__ float rowMax, rowMin;
   __shared__ double rowWeight;
   pdlTrigger();
-  if (threadIdx.x == 0) best = 0, likeliest = 0x7fffffff;
+  if (threadIdx.x < kSlices) best[threadIdx.x] = 0, likeliest[threadIdx.x] = 0x7fffffff;
   pdlWait();
 
-  const int r = blockIdx.y, slice = blockIdx.x, group = slice * (kSlice / kGroup) + threadIdx.x / 4, first = tileStart(group);
+  const int r = blockIdx.y, count = p.scratch.count;
   const float* logits = p.logits + r * p.stride;
   const bool aligned = uintptr_t(logits) % 16 == 0;
-  float x[4][4];
-  loadTile<false>(x, logits, first, p.n, aligned);
   const Options o = optionsOf(p, r);
-  float threadMax = -INFINITY;
-#pragma unroll
-  for (int j = 0; j < 4; j++)
-#pragma unroll
-    for (int i = 0; i < 4; i++) threadMax = fmaxf(threadMax, x[j][i]);
-  threadMax += 0.0f;  // no −0
-  const float max = blockMax(threadMax, parts[0]);
-  if (threadMax == max) {
-    int id = 0x7fffffff;
-#pragma unroll
-    for (int j = 3; j >= 0; j--)
-#pragma unroll
-      for (int i = 3; i >= 0; i--)
-        // A NaN counts as -infinity, which is the greatest only where there is nothing else.
-        if (x[j][i] == max || (max == -INFINITY && x[j][i] != x[j][i])) id = first + 16 * j + i;
-    atomicMin(&likeliest, id);
-  }
-  Race race = raceOf(p, r, max, o.temperature);
-  const bool finite = max > -INFINITY && max < INFINITY;
-  float least = INFINITY;
-  double weight = 0;
-  if (o.way == Way::race && finite) {
-    const float slope = slopeOf(o.temperature);
-    TileBounds bounds{-INFINITY, -INFINITY};
-    if (__any_sync(~0u, (threadMax - max) * slope > kHopeless)) bounds = tileBounds(x, first, race, slope);
-    const float bar = blockMax(bounds.lower + 0.0f, parts[1]) - kBoundSlack;
-    if (bounds.upper >= bar) atomicMax(&best, tileArrival(logits, first, p.n, race, bar, AllRun{}));
-  } else if (o.way == Way::filtered) {
-    storeGroupMax(threadMax, p.scratch.groupMax + int64_t(r) * p.scratch.groups, group, p.scratch.groups);
+  Race race = raceOf(p, r, 0, o.temperature);
+  const float slope = slopeOf(o.temperature);
+  auto firstOf = [](int slice) { return tileStart(slice * (kSlice / kGroup) + threadIdx.x / 4); };
+  unsigned int mine = 0;  // slices that this thread may have the winner of
+#pragma unroll 1
+  for (int i = 0; i < kSlices; i++) {
+    const int slice = blockIdx.x * kSlices + i, group = slice * (kSlice / kGroup) + threadIdx.x / 4, first = tileStart(group);
+    if (slice >= count) break;
+    float x[4][4];
+    loadTile<false>(x, logits, first, p.n, aligned);
+    float threadMax = -INFINITY;
 #pragma unroll
     for (int j = 0; j < 4; j++)
 #pragma unroll
-      for (int i = 0; i < 4; i++) least = fminf(least, x[j][i] > -INFINITY ? x[j][i] : INFINITY);
-    least = -blockMax(-least + 0.0f, parts[1]);
-    if (o.topP < 1 && finite) weight = tileSum(x, sums, [&](float v) { return weightOf(v, max, o.temperature); });
+      for (int e = 0; e < 4; e++) threadMax = fmaxf(threadMax, x[j][e]);
+    threadMax += 0.0f;  // no −0
+    const float max = blockMax(threadMax, parts[0][i & 1]);
+    if (threadMax == max) {
+      int id = 0x7fffffff;
+#pragma unroll
+      for (int j = 3; j >= 0; j--)
+#pragma unroll
+        for (int e = 3; e >= 0; e--)
+          // A NaN counts as -infinity, which is the greatest only where there is nothing else.
+          if (x[j][e] == max || (max == -INFINITY && x[j][e] != x[j][e])) id = first + 16 * j + e;
+      atomicMin(&likeliest[i], id);
+    }
+    const bool finite = max > -INFINITY && max < INFINITY;
+    float least = INFINITY;
+    double weight = 0;
+    if (o.way == Way::race && finite) {
+      race.max = max;
+      TileBounds bounds{-INFINITY, -INFINITY};
+      if (__any_sync(~0u, (threadMax - max) * slope > kHopeless)) bounds = tileBounds(x, first, race, slope);
+      const float bar = blockMax(bounds.lower + 0.0f, parts[1][i & 1]) - kBoundSlack;
+      mine |= unsigned(bounds.upper >= bar) << i;
+      if (threadIdx.x == 0) bars[i] = bar;
+    } else if (o.way == Way::filtered) {
+      storeGroupMax(threadMax, p.scratch.groupMax + int64_t(r) * p.scratch.groups, group, p.scratch.groups);
+#pragma unroll
+      for (int j = 0; j < 4; j++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) least = fminf(least, x[j][e] > -INFINITY ? x[j][e] : INFINITY);
+      least = -blockMax(-least + 0.0f, parts[1][i & 1]);
+      if (o.topP < 1 && finite) weight = tileSum(x, sums, [&](float v) { return weightOf(v, max, o.temperature); });
+    }
+    if (threadIdx.x == 0) {
+      Slice& to = p.scratch.slices[int64_t(r) * count + slice];
+      maxima[i] = max, to.weight = weight, to.min = least;
+    }
   }
   __syncthreads();
-  Slice* slices = p.scratch.slices + int64_t(r) * p.scratch.count;
-  if (threadIdx.x == 0) slices[slice] = {keyOf(max, likeliest), weight, least, idOf(best), 0};
+  for (; mine; mine &= mine - 1) {
+    const int i = __ffs(int(mine)) - 1;
+    race.max = maxima[i];
+    atomicMax(&best[i], tileArrival(logits, firstOf(blockIdx.x * kSlices + i), p.n, race, bars[i], AllRun{}));
+  }
+  __syncthreads();
+  if (threadIdx.x < kSlices && int(blockIdx.x * kSlices + threadIdx.x) < count) {
+    Slice& slice = p.scratch.slices[int64_t(r) * count + blockIdx.x * kSlices + threadIdx.x];
+    slice.likeliest = keyOf(maxima[threadIdx.x], likeliest[threadIdx.x]), slice.winner = idOf(best[threadIdx.x]), slice.before = 0;
+    __threadfence();
+  }
   if (!lastOfRow(p.scratch.ended + r, 1, gridDim.x, &last)) return;
+  const Slice* slices = p.scratch.slices + int64_t(r) * count;
 
   if (threadIdx.x < 32) {
-    const RowSummary all = summaryOf(slices, p.scratch.count);
+    const RowSummary all = summaryOf(slices, count);
     const bool greedy = o.way == Way::greedy || !(all.max > -INFINITY && all.max < INFINITY);
     if (greedy && threadIdx.x == 0) p.tokens[r] = all.likeliest;
     if (!greedy && o.way == Way::race) {
       race.max = all.max;
       unsigned long long winner = 0;
-      for (int i = threadIdx.x; i < p.scratch.count; i += 32) {
+      for (int i = threadIdx.x; i < count; i += 32) {
         const int id = __ldcg(&slices[i].winner);
         if (id < 0) continue;  // nothing but −infinity
         const unsigned long long a = arrival(cleaned(logits[id]), id, race, 0);
@@ -117,7 +141,7 @@ __global__ void __launch_bounds__(kThreads, 4) sampleSlices(const SampleArgs p) 
       winner = warpBest(winner);
       if (threadIdx.x == 0) p.tokens[r] = idOf(winner);
     }
-    const double sum = !greedy && o.topP < 1 ? weightOfSlices(slices, p.scratch.count, all.max, o.temperature) : 0;
+    const double sum = !greedy && o.topP < 1 ? weightOfSlices(slices, count, all.max, o.temperature) : 0;
     if (threadIdx.x == 0) filtered = !greedy && o.way == Way::filtered, rowMax = all.max, rowMin = all.min, rowWeight = sum;
   }
   __syncthreads();
@@ -144,7 +168,11 @@ void sampleRows(const Context& c, int32_t* tokens, LogitRows logits, SamplingRow
     const int64_t rows = logits.rows - r < rowsAtOnce ? logits.rows - r : rowsAtOnce;
     const SampleArgs args{logits.p + r * logits.stride, logits.stride, tokens + r,
                           {o.temperature + r, o.topK + r, o.topP + r, o.minP + r, o.seeds + 3 * r}, scratch, int(logits.cols), weightBits(logits.cols)};
-    launch(c, "sample", sampleSlices, dim3(unsigned(scratch.count), unsigned(rows)), dim3(kThreads), 0, args);
+    // One after the other where there are many: between a block's start and its end there is little to compute and much to wait for.
+    const int64_t rounds = rows * scratch.count / (4 * c.sms);
+    const unsigned each = rounds >= 8 ? 4 : rounds >= 4 ? 2 : 1;
+    const dim3 grid((unsigned(scratch.count) + each - 1) / each, unsigned(rows));
+    launch(c, "sample", each == 4 ? sampleSlices<4> : each == 2 ? sampleSlices<2> : sampleSlices<1>, grid, dim3(kThreads), 0, args);
     sampleWideRows(c, args, rows);
   }
 }

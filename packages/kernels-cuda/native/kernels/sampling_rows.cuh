@@ -64,6 +64,8 @@ __device__ __forceinline__ TileBounds tileBounds(const float (&x)[4][4], int fir
 template <class Runs>
 static __device__ __noinline__ unsigned long long tileArrival(const float* logits, int first, int n, const Race race, float bar, const Runs runs) {
   const float slope = slopeOf(race.temperature);
+  float tile[4][4];  // one wait for all of them
+  loadTile(tile, logits, first, n, uintptr_t(logits) % 16 == 0);
   unsigned long long best = 0;
 #pragma unroll 1
   for (int i = 0; i < 4; i++) {
@@ -72,7 +74,7 @@ static __device__ __noinline__ unsigned long long tileArrival(const float* logit
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       const int id = first + 16 * j + i;
-      const float x = id < n ? cleaned(logits[id]) : -INFINITY;
+      const float x = i < 2 ? i == 0 ? tile[j][0] : tile[j][1] : i == 2 ? tile[j][2] : tile[j][3];
       if (!(x > -INFINITY) || !(rateBound(x - race.max, word[j], slope) >= bar) || !runs(x, id)) continue;
       const unsigned long long a = arrivalOf(x, id, word[j], race, 0);
       best = a > best ? a : best;
