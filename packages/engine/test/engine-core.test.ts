@@ -124,9 +124,11 @@ describe.each([false, true])('where steps overlap: %s', (overlap) => {
       expect(new Set([0, 1, 2, 3].map((i) => String(tokensOf(of('a', i))))).size).toBe(4)
       // 32 of the 40 are shared; the last of 8 new tokens is never computed.
       const least = 40 + 3 * 8 + 4 * 7
-      // Rows of padding count too.
-      if (overlap) expect([0, 1, 2, 3, 4]).toContain(computed() - least)
-      else expect(computed()).toBe(least)
+      // Rows of padding count too, a step's worth of them; not sharing would be 96 more.
+      if (overlap) {
+        expect(computed()).toBeGreaterThanOrEqual(least)
+        expect(computed()).toBeLessThan(least + 32)
+      } else expect(computed()).toBe(least)
     })
 
     test('depend on the seed alone, not on the crowd', async () => {
