@@ -1,12 +1,12 @@
 // What a decode step takes through the engine: wall time, the part of it in which JavaScript does not wait, and what captures cost.
 //   node packages/kernels-cuda/scripts/engine-step.mjs [--sequences 1,64,256] [--steps 150] [--context 128] [--load] [--prompts 128]
 // --load: 256 requests at once instead, of 100 to 1,024 tokens in and out. --prompts: prompts of these lengths instead, one after the other.
-// Zero weights of the shape of Qwen3-0.6B in bf16.
+// Random weights of the shape of Qwen3-0.6B in bf16.
 import { parseArgs } from 'node:util'
 import { modelPath } from '../../demo-model/dist/index.js'
 import { EngineCore, resolveSamplingParams } from '../../engine/dist/index.js'
 import { unquantized } from '../../layers/dist/index.js'
-import { openCheckpoint, readConfig } from '../../loader/dist/index.js'
+import { dummyTensors, openCheckpoint, readConfig } from '../../loader/dist/index.js'
 import { ModelRegistry } from '../../models/dist/index.js'
 import { Arena, singleRank } from '../../tensor/dist/index.js'
 import { createCudaDevice } from '../dist/index.js'
@@ -80,8 +80,15 @@ const timed = new Proxy(device, {
 async function load(config, dtype, weights) {
   const arena = new Arena(timed)
   const model = await ModelRegistry.create(config, 'config.json')
-  model.materialize({ device: timed, arena, tp: singleRank, dtype, quantization: unquantized })
+  const expected = model.materialize({ device: timed, arena, tp: singleRank, dtype, quantization: unquantized })
   if (weights) model.loadWeights(weights)
+  else
+    expected.fill(
+      dummyTensors(
+        [...expected.slots].map(([name, slots]) => ({ name, shape: slots[0].shape })),
+        dtype,
+      ),
+    )
   return { model, arena }
 }
 
