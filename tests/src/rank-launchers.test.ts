@@ -57,13 +57,26 @@ async function serves(block: string): Promise<number | null> {
   return program.ended
 }
 
+const noMpi = missing('mpirun', ['--version'])
+if (noMpi) console.warn(`mpirun is not tried: ${noMpi}`)
+
 describe('the guide', () => {
   test('-tp 2', async () => expect(await serves(here('aphrodite run MODEL -tp 2'))).toBe(0))
   test('two processes with the variables of torchrun', async () => expect(await serves(here('RANK=1 WORLD_SIZE=2'))).toBe(0))
 
-  const noMpi = missing('mpirun', ['--version'])
-  if (noMpi) console.warn(`mpirun is not tried: ${noMpi}`)
   test.skipIf(noMpi)('mpirun -n 2', async () => expect(await serves(here('mpirun -n 2'))).not.toBeNull()) // its status is its own
+})
+
+// Models that share in different ways: heads in groups, merged projections, norms of heads, caps. Every fixture passes by hand.
+test.skipIf(noMpi).each(['llama', 'phi3', 'qwen3', 'gemma2'])('mpirun -n 2 computes what one rank does: %s', async (fixture) => {
+  const folder = fileURLToPath(new URL(`../fixtures/hf/${fixture}`, import.meta.url))
+  const verify = [bin, 'verify', folder, '--dtype', 'float32', '--no-runs']
+  const program = start('mpirun', ['-n', '2', process.execPath, ...verify], env)
+  running.push(program)
+  expect(await program.ended).toBe(0)
+  const errors = [...program.output().matchAll(/logits off by (\S+),/g)].map((m) => Number(m[1]))
+  expect(errors).toHaveLength(3)
+  expect(Math.max(...errors)).toBeLessThan(1e-5)
 })
 
 /** Two machines as far as the network and shared memory go: ranks can only talk over TCP. */
