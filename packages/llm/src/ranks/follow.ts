@@ -19,7 +19,7 @@ export interface Followed {
 
 /**
  * Runs a rank other than 0 until rank 0 ends, or one of them fails. This thread stays free, so that it answers rank 0 and can
- * break a collective off. gone: settles when this rank should leave for another reason.
+ * break a collective off. left: settles when this rank should leave for another reason.
  */
 export async function follow(
   place: RankPlace,
