@@ -9,16 +9,15 @@ import {
   type Tensor,
 } from '@aphrodite/tensor'
 import { createReferenceDevice, Random } from '@aphrodite/testing'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { CudaDevice } from '../src/device.ts'
 import { fusedAttention, fusedAttentionFits, fusedRotaryWrite } from '../src/fused-attention.ts'
 import type { RotaryExtras } from '../src/fused-kernels.ts'
 import { findNative } from '../src/native.ts'
+import { describeOnCuda } from './on-cuda.ts'
 
 const found = findNative()
 const native = 'native' in found ? found.native : undefined
-const present = (native?.probe().devices.length ?? 0) > 0
-if (!present) console.log('no CUDA device')
 
 interface Shape {
   readonly dtype: FloatDType
@@ -241,7 +240,7 @@ const SHAPES: readonly Shape[] = [
   { dtype: 'bf16', kvHeads: 2, group: 2, keyDim: 48, valueDim: 17, lengths: LENGTHS },
   { dtype: 'f32', kvHeads: 2, group: 4, keyDim: 64, lengths: LENGTHS, sinks: true },
 ]
-describe.skipIf(!present)('attention of one token a sequence', { timeout: 120_000 }, () => {
+describeOnCuda('attention of one token a sequence', () => {
   let device: CudaDevice
   let context = 0
   const reference = createReferenceDevice()

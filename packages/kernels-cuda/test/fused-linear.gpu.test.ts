@@ -1,12 +1,11 @@
 import type { Activation, FloatDType } from '@aphrodite/tensor'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, expect, it } from 'vitest'
 import { findNative } from '../src/native.ts'
 import { describeFused, type FusedCase, FusedLab, type FusedNative, type Plan } from './fused-linear.ts'
+import { describeOnCuda } from './on-cuda.ts'
 
 const found = findNative()
 const native = 'native' in found ? (found.native as FusedNative) : undefined
-const present = (native?.probe().devices.length ?? 0) > 0
-if (!present) console.log('no CUDA device')
 
 const ACTIVATIONS: readonly Activation[] = ['silu', 'gelu', 'geluTanh', 'relu', 'relu2']
 const pick = <T>(from: readonly T[], i: number): T => from[i % from.length]!
@@ -60,7 +59,7 @@ const PLANS: readonly Plan[] = [
   ...[8, 16, 32, 64].flatMap((lines) => [80_000, 114_688, 232_448].map((bytes): Plan => [2, lines, bytes])),
 ]
 
-describe.skipIf(!present)('the product of few rows', { timeout: 180_000 }, () => {
+describeOnCuda('the product of few rows', () => {
   let context = 0
   const lab = (c: FusedCase, seed: number): FusedLab => new FusedLab(native!, context, c, seed)
   beforeAll(() => {

@@ -1,17 +1,17 @@
 import { readFileSync } from 'node:fs'
 import { ModelRegistry } from '@aphrodite/models'
 import { type Activation, type AttentionOptions, type FloatDType, type Kernels, PagedCache, type Tensor } from '@aphrodite/tensor'
-import { afterAll, describe, expect, test } from 'vitest'
+import { afterAll, expect, test } from 'vitest'
 import { createCudaDevice } from '../src/device.ts'
 import { fuse } from '../src/fusion.ts'
 import { probeCuda } from '../src/probe.ts'
 import { launch, type StepOps } from '../src/step-list.ts'
 import { Bench } from './bench.ts'
 import { DecodeStep } from './decode-step.ts'
+import { describeOnCuda } from './on-cuda.ts'
 
-const { devices, reason } = probeCuda()
+const { devices } = probeCuda()
 const usable = devices.find((d) => d.reason === undefined)
-if (!usable) console.warn(`fusion on a GPU is not tested: no CUDA device (${devices[0]?.reason ?? reason ?? 'none was found'})`)
 const gpu = usable ? createCudaDevice({ index: usable.index }) : undefined
 afterAll(() => gpu?.close())
 
@@ -87,7 +87,7 @@ class Pair extends Bench {
 }
 
 const K = 512
-describe.skipIf(!gpu)('each rule on a GPU', () => {
+describeOnCuda('each rule on a GPU', () => {
   test('norm of zero plus residual', () => {
     const p = new Pair()
     const [residual, weight, x] = [p.floats([3, K], 'f32'), p.floats([K]), p.floats([3, K])]
@@ -283,7 +283,7 @@ describe.skipIf(!gpu)('each rule on a GPU', () => {
   ])('norms, rotation and cache: %s', (_, shape) => attention('norms, rotation and cache', shape))
 })
 
-describe.skipIf(!gpu)('decode steps of models on a GPU', () => {
+describeOnCuda('decode steps of models on a GPU', () => {
   const fixtures = new URL('../../../tests/fixtures/hf/', import.meta.url)
   test.each(
     ['llama', 'qwen2', 'qwen3', 'gemma', 'gemma2', 'gemma3', 'phi3', 'phi3-longrope', 'mistral-swa'].flatMap((name) =>

@@ -6,11 +6,13 @@ import { fuse } from '../src/fusion.ts'
 import { stretchesOf } from '../src/interpreter.ts'
 import { loadNative } from '../src/native.ts'
 import { probeCuda } from '../src/probe.ts'
+import { describeOnCuda } from './on-cuda.ts'
 import { OneSequence } from './one-sequence.ts'
 
-const { devices, reason } = probeCuda()
+const { devices } = probeCuda()
 const usable = devices.find((d) => d.reason === undefined && d.capability === 90)
-if (!usable) console.warn(`the interpreter is not tested: no GPU of capability 9.0 (${devices[0]?.reason ?? reason ?? 'none was found'})`)
+const others = devices.some((d) => d.reason === undefined) && !usable
+const describeOnHopper = others ? (name: string, fn: () => void) => describe.skip(`${name} (no GPU of capability 9.0)`, fn) : describeOnCuda
 const gpu = usable ? createCudaDevice({ index: usable.index }) : undefined
 afterAll(() => gpu?.close())
 
@@ -120,7 +122,7 @@ const MODELS: Readonly<Record<string, object>> = {
 const open = (name: string) => ModelRegistry.create({ ...MODELS[name], max_position_embeddings: 2048, tie_word_embeddings: false }, name)
 const CONTEXTS = [1, 16, 17, 255, 256, 1000]
 
-describe.skipIf(!gpu)('a step by the interpreter', () => {
+describeOnHopper('a step by the interpreter', () => {
   test.each(Object.keys(MODELS))('%s: agrees with its kernels', async (name) => {
     const step = new OneSequence(gpu!, await open(name), { columns: 64 })
     const layers = (MODELS[name] as { num_hidden_layers: number }).num_hidden_layers
@@ -218,7 +220,7 @@ describe.skipIf(!gpu)('a step by the interpreter', () => {
   })
 })
 
-describe.skipIf(!gpu)('lists that hang together wrongly', () => {
+describeOnHopper('lists that hang together wrongly', () => {
   const native = usable ? loadNative() : undefined
   test('are refused', () => {
     const context = native!.createContext(usable!.index)
