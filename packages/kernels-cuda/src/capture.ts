@@ -5,13 +5,12 @@ import type { FusedFits } from './fused-kernels.ts'
 import { fusedLinear, fusedLinearFits, type NativeFusedLinear } from './fused-linear.ts'
 import { fusedNorms, fusedNormsFits, type NativeFusedNorms } from './fused-norms.ts'
 import { fuse } from './fusion.ts'
-import type { Entry } from './fusion-list.ts'
+import { type Entry, isSettled } from './fusion-list.ts'
 import { type InterpreterFits, isWanted, stretchesOf } from './interpreter.ts'
 import { interpreterFits, makeInterpreter, type NativeInterpreter } from './interpreter-call.ts'
 import { Recorder } from './recorder.ts'
-import { isSameRegion, regionOf } from './regions.ts'
-import { changes, type Layout } from './step-accesses.ts'
-import { type Call, type Collective, launch, type StepOps } from './step-list.ts'
+import type { Layout } from './step-accesses.ts'
+import { type Collective, launch, type StepOps } from './step-list.ts'
 
 export interface NativeCapture extends NativeFusedAttention, NativeFusedLinear, NativeFusedNorms, NativeInterpreter {
   /** Ops are captured instead of done from here … */
@@ -21,6 +20,9 @@ export interface NativeCapture extends NativeFusedAttention, NativeFusedLinear, 
   replay(context: number, graph: number): void
   releaseGraph(context: number, graph: number): void
 }
+
+/** Lists that the interpreter does, by the first of their entries; `to`: the entry behind the last. */
+type Interpreted = ReadonlyMap<number, { readonly list: number; readonly to: number }>
 
 /** A device's kernels, and its graphs: a step is written down, fused, and only then launched, into a graph of the device's stream. */
 export class StepCapture {
@@ -74,44 +76,50 @@ export class StepCapture {
     const { entries } = fuse(this.#recorder.record(enqueue), { fits: this.fits, layout: this.#layout })
     // What one kernel does of it: its lists are made now, since a capture moves nothing to the device.
     const lists = this.#interpreted(entries)
-    const release = () => {
+    const release = (): void => {
       for (const { list } of lists.values()) native.releaseInterpreter(context, list)
     }
-    let done = 0
+    let graph: number
     try {
-      native.beginCapture(context)
-      try {
-        for (let i = 0; i < entries.length; i++) {
-          const { call } = entries[i]!
-          const interpreted = lists.get(i)
-          if (interpreted) {
-            native.runInterpreter(context, interpreted.list)
-            i = interpreted.to - 1
-          } else if (call.op === 'fusedAttention') fusedAttention(native, context, isSettled(entries, i), ...call.args)
-          else launch(this.#ops, call)
-        }
-        done = 1
-      } finally {
-        // An unfinished graph is thrown away, and the error goes on.
-        if (done === 0) native.endCapture(context, 0)
-      }
-      done = 0
-      const graph = native.endCapture(context, 1)
-      done = 1
-      return {
-        replay: () => native.replay(context, graph),
-        release: () => {
-          native.releaseGraph(context, graph)
-          release()
-        },
-      }
-    } finally {
-      if (done === 0) release()
+      graph = this.#launched(entries, lists)
+    } catch (error) {
+      release()
+      throw error
+    }
+    return {
+      replay: () => native.replay(context, graph),
+      release: () => {
+        native.releaseGraph(context, graph)
+        release()
+      },
     }
   }
 
+  /** The handle of a graph of these entries. An unfinished one is thrown away when something throws. */
+  #launched(entries: readonly Entry[], lists: Interpreted): number {
+    const native = this.#native
+    const context = this.#context
+    native.beginCapture(context)
+    try {
+      for (let i = 0; i < entries.length; i++) {
+        const { call } = entries[i]!
+        const interpreted = lists.get(i)
+        if (interpreted) {
+          native.runInterpreter(context, interpreted.list)
+          i = interpreted.to - 1
+        } else if (call.op === 'fusedAttention')
+          fusedAttention(native, context, isSettled(entries, i, call.args.slice(1, 4) as Tensor[]), ...call.args)
+        else launch(this.#ops, call)
+      }
+    } catch (error) {
+      native.endCapture(context, 0)
+      throw error
+    }
+    return native.endCapture(context, 1)
+  }
+
   /** The stretches that the interpreter does, by their first entry. */
-  #interpreted(entries: readonly Entry[]): Map<number, { readonly list: number; readonly to: number }> {
+  #interpreted(entries: readonly Entry[]): Interpreted {
     const lists = new Map<number, { list: number; to: number }>()
     if (!isWanted()) return lists
     for (const stretch of stretchesOf(entries, this.interprets)) {
@@ -129,11 +137,3 @@ export const nativeFits = (native: NativeFusedAttention & NativeFusedLinear, con
   attention: (...call) => fusedAttentionFits(native, context, ...call),
   rotaryWrite: (...call) => fusedRotaryWriteFits(...call),
 })
-
-/** Whether nothing in the step has changed, before call i, what attention goes by (all but q, k and v), nor its cache. */
-function isSettled(entries: readonly Entry[], i: number): boolean {
-  const { call, extents } = entries[i]! as Entry & { call: Call<'fusedAttention'> }
-  const tokens = call.args.slice(1, 4).map((t) => regionOf(t as Tensor))
-  const before = [...extents.inputs.filter((r) => !tokens.some((t) => isSameRegion(r, t))), ...extents.touches]
-  return entries.slice(0, i).every((earlier) => before.every((r) => !changes(earlier.extents, r)))
-}

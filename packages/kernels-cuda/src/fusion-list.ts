@@ -1,5 +1,5 @@
 import { Tensor } from '@aphrodite/tensor'
-import { ByteSet, isSameView, regionOf } from './regions.ts'
+import { ByteSet, isSameRegion, isSameView, regionOf } from './regions.ts'
 import { accessOf, changes, type Extents, extentsOf, type Layout } from './step-accesses.ts'
 import type { Call, OpName } from './step-list.ts'
 
@@ -52,4 +52,12 @@ export class FusionList {
     }
     return found
   }
+}
+
+/** Whether nothing in the step has changed, before entry i, what its call goes by beside these operands, nor its cache. */
+export function isSettled(entries: readonly Entry[], i: number, operands: readonly Tensor[]): boolean {
+  const { inputs, touches } = entries[i]!.extents
+  const own = operands.map(regionOf)
+  const before = [...inputs.filter((r) => !own.some((o) => isSameRegion(o, r))), ...touches]
+  return entries.slice(0, i).every((earlier) => before.every((r) => !changes(earlier.extents, r)))
 }

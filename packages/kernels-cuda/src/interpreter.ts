@@ -1,6 +1,6 @@
 import type { Tensor } from '@aphrodite/tensor'
-import type { Entry } from './fusion-list.ts'
-import { ByteSet, isSameRegion, overlaps, type Region, regionOf } from './regions.ts'
+import { type Entry, isSettled } from './fusion-list.ts'
+import { ByteSet, overlaps, type Region, regionOf } from './regions.ts'
 import { changes } from './step-accesses.ts'
 import type { Call } from './step-list.ts'
 
@@ -58,14 +58,12 @@ interface Candidate {
 }
 
 /** Entry i if the interpreter can do it, and may read its weights, tables and cached tokens before anything before it is done. */
-function candidateOf(entries: readonly Entry[], i: number, { call, extents }: Entry, fits: InterpreterFits): Candidate | undefined {
+function candidateOf(entries: readonly Entry[], i: number, { call }: Entry, fits: InterpreterFits): Candidate | undefined {
   const made = asCandidate(call)
   if (!made || !fits(made.call)) return undefined
   const operands = made.operands.map(regionOf)
   if (operands.some((r) => r.rows !== 1) || regionOf(made.out).rows !== 1) return undefined
-  const early = [...extents.inputs.filter((r) => !operands.some((o) => isSameRegion(o, r))), ...extents.touches]
-  const settled = entries.slice(0, i).every((earlier) => early.every((r) => !changes(earlier.extents, r)))
-  return settled ? made : undefined
+  return isSettled(entries, i, made.operands) ? made : undefined
 }
 
 function asCandidate(call: Call): Candidate | undefined {
